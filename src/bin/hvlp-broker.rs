@@ -1,0 +1,3 @@
+//! The broker daemon.
+
+fn main() {}
