@@ -3,4 +3,9 @@
 
 #[cfg(any(feature = "client", feature = "broker"))]
 pub mod address;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod packet;
+
+#[cfg(feature = "client")]
+pub use client::Client;
