@@ -247,11 +247,17 @@ mod tests {
         }
         let whole = decode_all(&bytes, 4096).unwrap();
         assert_eq!(whole.len(), 2000);
-        assert!((0..).zip(&whole).all(|(n, message)| {
-            message.topic() == "a/b" && message.data().len() == n % 250
-        }));
+        assert!(
+            (0..).zip(&whole).all(|(n, message)| {
+                message.topic() == "a/b" && message.data().len() == n % 250
+            })
+        );
         for step in [1, 2, 3, 255, 257, 1000] {
-            assert_eq!(decode_all(&bytes, step).unwrap(), whole, "in parts of {step}");
+            assert_eq!(
+                decode_all(&bytes, step).unwrap(),
+                whole,
+                "in parts of {step}"
+            );
         }
     }
 

@@ -114,6 +114,14 @@ impl Sender {
         self.end()
     }
 
+    /// Closes the connection without DISCONNECT: what is under way, in either direction, may be lost.
+    /// The receiver gets `Disconnected`.
+    pub fn close(self) {
+        if let Ok(connection) = self.shared.disconnect() {
+            connection.shut_down();
+        }
+    }
+
     /// The address that this client was built with.
     pub fn broker(&self) -> &Address {
         &self.shared.settings().address
