@@ -2,6 +2,7 @@
 #![cfg(feature = "client")]
 
 mod faults;
+#[path = "../peer/mod.rs"]
 mod peer;
 mod reconnect;
 

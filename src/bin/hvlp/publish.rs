@@ -15,11 +15,13 @@ use super::server::{Server, duration};
 
 /// Publish one message, or many
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "hvlp pub [OPTIONS] TOPIC [DATA]")]
 pub(crate) struct Publish {
-    /// What to publish to, and what; DATA `-` is all of standard input
-    #[arg(value_name = "TOPIC] [DATA", num_args = 0..=2, allow_negative_numbers = true)]
-    words: Vec<String>,
+    /// What to publish to (DATA if -t gives the topic)
+    #[arg(value_name = "TOPIC", allow_negative_numbers = true)]
+    first: Option<String>,
+    /// What to publish; `-` is all of standard input
+    #[arg(value_name = "DATA", allow_negative_numbers = true)]
+    second: Option<String>,
     /// The topic
     #[arg(short, long)]
     topic: Option<String>,
@@ -94,15 +96,13 @@ impl Publish {
     }
 
     fn topic_and_source(&self) -> Result<(&str, Source<'_>), Failure> {
-        let mut words = self.words.iter().map(String::as_str);
-        let topic = self.topic.as_deref().or_else(|| words.next());
-        let topic = topic.ok_or_else(|| usage("which topic? hvlp pub TOPIC DATA"))?;
-        let word = words.next();
-        if words.next().is_some() {
-            return Err(usage(
-                "too many words: hvlp pub TOPIC DATA; quote data with spaces",
-            ));
-        }
+        let (first, second) = (self.first.as_deref(), self.second.as_deref());
+        let (topic, word) = match (&self.topic, first, second) {
+            (Some(_), Some(_), Some(_)) => return Err(usage("topic twice: TOPIC excludes -t")),
+            (Some(topic), word, None) => (topic.as_str(), word),
+            (None, Some(topic), word) => (topic, word),
+            _ => return Err(usage("which topic? hvlp pub TOPIC DATA")),
+        };
         let option = match (&self.message, &self.file) {
             (Some(data), _) => Some(Source::Data(data.clone())),
             (_, Some(path)) => Some(Source::File(path)),

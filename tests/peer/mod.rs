@@ -1,4 +1,5 @@
 //! A peer that speaks literal bytes, in place of a broker.
+#![allow(dead_code, reason = "each test program uses its part of it")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
