@@ -217,31 +217,13 @@ fn split_words(line: &str) -> Result<Vec<String>, CommandError> {
     Ok(words)
 }
 
-/// The command that a mistyped one may have been: same beginning, or one letter off.
+/// The command that a mistyped one may have been: the same beginning, or one letter off.
 fn nearest(name: &str) -> Option<&'static str> {
-    let names = || COMMANDS.iter().map(|&(command, ..)| command);
-    let by_start = names().find(|command| name.len() >= 2 && command.starts_with(name));
-    by_start.or_else(|| names().find(|command| is_near(command, name)))
-}
-
-/// Whether one inserted, lost, changed or swapped letter makes `name` out of `command`.
-fn is_near(command: &str, name: &str) -> bool {
-    let (long, short) = if command.len() >= name.len() {
-        (command.as_bytes(), name.as_bytes())
-    } else {
-        (name.as_bytes(), command.as_bytes())
-    };
-    let same =
-        |left: &[u8], right: &[u8]| left.iter().zip(right).take_while(|(l, r)| l == r).count();
-    let start = same(long, short);
-    let (long, short) = (&long[start..], &short[start..]);
-    let reversed = |part: &[u8]| part.iter().rev().copied().collect::<Vec<u8>>();
-    let end = same(&reversed(long), &reversed(short));
-    match (&long[..long.len() - end], &short[..short.len() - end]) {
-        ([_], [] | [_]) => true,
-        ([a, b], [c, d]) => a == d && b == c,
-        _ => false,
-    }
+    let mut names = COMMANDS.iter().map(|&(command, ..)| command);
+    names.find(|command| {
+        let is_start = name.len() >= 2 && command.starts_with(name);
+        is_start || strsim::damerau_levenshtein(command, name) <= 1
+    })
 }
 
 #[cfg(test)]
