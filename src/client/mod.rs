@@ -1,18 +1,28 @@
 //! A blocking client: publish, subscribe, receive.
 //!
-//! ```no_run
+//! ```
+//! # #[cfg(feature = "broker")] {
 //! use std::time::Duration;
 //!
 //! use hvlp::Client;
 //!
-//! let mut client = Client::connect("127.0.0.1:65432")?;
-//! client.subscribe(["temperature"])?;
-//! for message in client.messages(Duration::from_secs(10)) {
+//! # let broker = hvlp::Broker::builder().listen("127.0.0.1:0")?.spawn()?;
+//! # let address = broker.local_addr();
+//! let mut consumer = Client::connect(address)?;
+//! consumer.subscribe(["temperature"])?;
+//! # while broker.register().subscribers("temperature").next().is_none() {}
+//!
+//! let mut producer = Client::connect(address)?;
+//! producer.publish("temperature", b"21.5")?;
+//! producer.disconnect()?;
+//!
+//! for message in consumer.messages(Duration::from_secs(10)) {
 //!     let message = message?;
-//!     println!("{} {:?}", message.topic(), message.data());
+//!     assert_eq!((message.topic(), message.data()), ("temperature", &b"21.5"[..]));
+//! #   break;
 //! }
-//! client.disconnect()?;
-//! # Ok::<(), hvlp::client::ClientError>(())
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! [`Client::split`] gives a [`Sender`] and a [`Receiver`] for two threads. Many messages at once go
@@ -195,6 +205,23 @@ impl Client {
 
     /// Both halves, for two threads: one publishes while the other receives. When the connection is
     /// lost and reconnecting is on, both go on with the same new one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "broker")] {
+    /// # let broker = hvlp::Broker::builder().listen("127.0.0.1:0")?.spawn()?;
+    /// let client = hvlp::Client::connect(broker.local_addr())?;
+    /// let (mut sender, mut receiver) = client.split();
+    /// let printing = std::thread::spawn(move || {
+    ///     for message in receiver.messages(None).flatten() {
+    ///         println!("{message:?}");
+    ///     }
+    /// });
+    /// sender.publish("a", b"1")?;
+    /// sender.disconnect()?;
+    /// printing.join().expect("the receiver ends when the sender disconnects");
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }

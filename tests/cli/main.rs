@@ -1,6 +1,11 @@
 //! `hvlp` as a program: what it prints, what it sends and how it exits.
 #![cfg(all(feature = "client", feature = "cli"))]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what a test cannot go on without has failed it"
+)]
 
+mod broker;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod publish;

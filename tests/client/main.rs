@@ -1,6 +1,12 @@
 //! What the client library writes and how it takes what it is sent, in bytes over real sockets.
 #![cfg(feature = "client")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what a test cannot go on without has failed it"
+)]
 
+#[cfg(feature = "broker")]
+mod broker;
 mod faults;
 #[path = "../peer/mod.rs"]
 mod peer;

@@ -55,7 +55,7 @@ pub(crate) struct Publish {
     /// Wait between two of them
     #[arg(long, value_name = "TIME", value_parser = duration)]
     interval: Option<Duration>,
-    /// Replace {n} by the number of the message and {ts} by the time
+    /// In the data, {ts} stands for the time and n in braces for the number of the message
     #[arg(long)]
     template: bool,
 }
