@@ -136,6 +136,24 @@ fn help_and_version_are_on_standard_output() {
     run.stderr("-h is this help; the host is -H or -s\n");
 }
 
+#[test]
+fn each_option_has_its_variable() {
+    let peer = Peer::once(|mut connection| {
+        connection.expect(CONNECT);
+        connection.write(&[0x05, 0x03, 0x01, 0x61, 0x31, 0x05, 0x03, 0x01, 0x61, 0x32]);
+        connection.expect(&[0x03, 0x02, 0x01, 0x61]);
+        connection.expect(DISCONNECT);
+    });
+    let mut command = hvlp(&["sub", "a"]);
+    command.env("HVLP_SERVER", peer.address.to_string());
+    command
+        .env("HVLP_COUNT", "1")
+        .env("HVLP_OUTPUT", "hex")
+        .env("HVLP_QUIET", "true");
+    command.assert().code(0).stdout("31\n").stderr("");
+    peer.join();
+}
+
 /// Reads lines in the background, so that a test can wait for one.
 fn lines_of(output: impl std::io::Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
     let (send, lines) = std::sync::mpsc::channel();
