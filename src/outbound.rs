@@ -143,6 +143,18 @@ impl Outbound {
             .map_or(0, |backlog| backlog.allocated())
     }
 
+    /// The socket took `taken` bytes of the backlog; returns how many frames that completed.
+    pub fn advance(&mut self, taken: usize) -> u64 {
+        let Some(backlog) = self.backlog.as_mut() else {
+            return 0;
+        };
+        let frames = backlog.advance(taken);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        frames
+    }
+
     /// Copies what the socket did not take of this turn's pieces: everything behind the first
     /// `taken` bytes. The pieces are forgotten.
     pub fn keep_rest(
