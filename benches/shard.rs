@@ -98,7 +98,7 @@ fn workload(criterion: &mut Criterion, name: &str, topic_count: usize, subscribe
     let mut group = criterion.benchmark_group("shard");
     group.throughput(Throughput::Elements(messages * subscribers.max(1) as u64));
     group.bench_function(name, |bencher| {
-        bencher.iter(|| world.turn(publisher, &bytes))
+        bencher.iter(|| world.turn(publisher, &bytes));
     });
     group.finish();
     assert!(world.shard.counters().is_conserved());
