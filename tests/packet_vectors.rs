@@ -1,4 +1,8 @@
 //! The conformance vectors of `tests/vectors/`, run against this codec.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -98,6 +102,39 @@ fn every_encode_vector_gives_its_bytes_or_is_refused() {
 }
 
 #[test]
+fn packets_print_as_people_read_them() {
+    let texts = [
+        ("01 00", "CONNECT payload=[]"),
+        ("02 01 ff", "DISCONNECT payload=[ff]"),
+        ("03 05 01 61 02 62 63", r#"SUBSCRIBE topics=["a", "bc"]"#),
+        ("04 00", "UNSUBSCRIBE topics=[]"),
+        ("05 04 01 61 aa 55", r#"PUBLISH topic="a" data=[aa 55]"#),
+        (
+            "05 05 04 0a 1b 22 00",
+            r#"PUBLISH topic="\n\u{1b}\"\0" data=[]"#,
+        ),
+        (
+            "05 05 04 f0 9f 98 80",
+            "PUBLISH topic=\"\u{1f600}\" data=[]",
+        ),
+        ("07 02 01 02", "UNKNOWN id=7 payload=[01 02]"),
+    ];
+    for (hex, text) in texts {
+        let bytes = bytes_of_hex(hex);
+        let (packet, rest) = Packet::decode(&bytes).unwrap().unwrap();
+        assert_eq!((packet.to_string().as_str(), rest), (text, &[][..]));
+    }
+}
+
+#[test]
+fn a_known_id_is_no_unknown_packet() {
+    for id in 1..=5 {
+        let packet = Packet::Unknown { id, payload: &[] };
+        assert_eq!(packet.encode(), Err(EncodeError::KnownId { id }));
+    }
+}
+
+#[test]
 fn the_vectors_are_many_named_once_and_of_two_kinds() {
     let cases = cases();
     let names: BTreeSet<_> = cases
@@ -147,15 +184,12 @@ fn decode_cases() -> impl Iterator<Item = Value> {
 
 /// The bytes under `key`; none if the key is absent.
 fn bytes_of(value: &Value, key: &str) -> Vec<u8> {
-    let digits: String = match &value[key] {
-        Value::Null => return Vec::new(),
-        hex => hex.as_str().unwrap().split_whitespace().collect(),
-    };
-    assert!(digits.len().is_multiple_of(2), "half a byte in {value}");
-    digits
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+    value[key].as_str().map(bytes_of_hex).unwrap_or_default()
+}
+
+fn bytes_of_hex(hex: &str) -> Vec<u8> {
+    hex.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
         .collect()
 }
 
