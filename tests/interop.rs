@@ -35,9 +35,9 @@ impl BrokerProcess {
             .expect("the broker says where it listens before its standard error ends");
         // Read on, so that the broker's log never meets a full pipe.
         thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .for_each(|line| eprintln!("{line}"))
+            for line in lines.map_while(Result::ok) {
+                eprintln!("{line}");
+            }
         });
         Self { child, address }
     }

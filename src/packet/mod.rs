@@ -1,8 +1,8 @@
 //! The wire format: bytes into meaning and back.
 //!
 //! A [`Frame`] is bytes, a [`Packet`] is what they mean. Both borrow from the buffer that the bytes
-//! were read into; [`FrameBuf`] owns one frame in place. Nothing here does I/O, allocates or panics,
-//! whatever the input: firmware can use this module with `default-features = false`.
+//! were read into; [`FrameBuf`] owns one frame in place. Nothing here does I/O, allocates or
+//! panics, whatever the input: firmware can use this module with `default-features = false`.
 //!
 //! ```
 //! use hvlp::packet::{Frame, FrameBuf, Packet};
