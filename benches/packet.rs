@@ -14,7 +14,7 @@ const TOPIC: &str = "host/cpu0/load";
 /// What one read brings in: as much of one kind of frame as fits.
 const BUFFER_LEN: usize = 64 * 1024;
 
-/// Sizes of data: a flag, a reading, the 64 bytes that brokers are compared with, the most there is.
+/// Sizes of data: a flag, a reading, 64 bytes to be compared with other brokers, the most.
 fn data_sizes() -> [usize; 4] {
     [1, 8, 64, TOPIC_LEN_MAX - TOPIC.len()]
 }
