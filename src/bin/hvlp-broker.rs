@@ -1,3 +1,187 @@
-//! The broker daemon.
+//! The broker daemon: arguments become a `Config`, a `Config` becomes a broker.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Parser, ValueEnum};
+use hvlp::address::Address;
+use hvlp::config::{Config, ConfigError};
+use hvlp::metrics::Counters;
+use hvlp::{Broker, BrokerError};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::WorkerGuard;
+
+/// Publish/subscribe of tiny messages: fan-out to thousands of subscribers in microseconds.
+#[derive(Debug, Parser)]
+#[command(name = "hvlp-broker", version, max_term_width = 100)]
+struct Args {
+    /// Address to listen on, repeatable: host:port, [v6]:port, unix:/path [default: 127.0.0.1:65432]
+    #[arg(
+        short,
+        long,
+        value_name = "ADDR",
+        env = "HVLP_LISTEN",
+        value_delimiter = ','
+    )]
+    listen: Vec<Address>,
+
+    /// Permit addresses that other hosts can reach, although nobody has to log in
+    #[arg(long, env = "HVLP_INSECURE_ANONYMOUS", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    insecure_anonymous: bool,
+
+    /// What one session may be owed before it is closed as too slow [default: 8MiB]
+    #[arg(long, value_name = "SIZE", env = "HVLP_OUTBOUND_MAX")]
+    outbound_max: Option<String>,
+
+    /// Look for events this long before sleeping: less latency, a busy core [default: off]
+    #[arg(long, value_name = "DURATION", env = "HVLP_BUSY_POLL")]
+    busy_poll: Option<String>,
+
+    /// Set any key, repeatable: --set limits.sessions_max=5000; `--set help` lists them
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Form of log lines
+    #[arg(long, value_enum, default_value_t = LogForm::Text, env = "HVLP_LOG")]
+    log: LogForm,
+
+    /// Least severe level that is logged: off, error, warn, info, debug, trace
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "HVLP_LOG_LEVEL"
+    )]
+    log_level: LevelFilter,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogForm {
+    Text,
+    Json,
+}
+
+/// What the process ends with.
+mod exit {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const CONFIG: u8 = 3;
+    pub(super) const BIND: u8 = 4;
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.set.iter().any(|assignment| assignment == "help") {
+        return print_keys();
+    }
+    let _logs_until_exit = start_logging(args.log, args.log_level);
+    let broker = config(args).map_err(BrokerError::from);
+    let ended = broker.and_then(|config| {
+        let outbound_max = hvlp::config::show("listener.outbound_max", &config);
+        let open = config.insecure_anonymous;
+        Broker::builder()
+            .config(config)
+            .run(|addresses| greet(addresses, open, &outbound_max))
+    });
+    match ended {
+        Ok(counters) => {
+            part(&counters);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("hvlp-broker: {error}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn config(args: Args) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    if !args.listen.is_empty() {
+        config.listen = args.listen;
+    }
+    config.insecure_anonymous = args.insecure_anonymous;
+    for assignment in &args.set {
+        config.set(assignment)?;
+    }
+    if let Some(size) = args.outbound_max {
+        config.set(&format!("listener.outbound_max={size}"))?;
+    }
+    if let Some(duration) = args.busy_poll {
+        config.set(&format!("busy_poll={duration}"))?;
+    }
+    Ok(config)
+}
+
+/// Lines go through a queue and a thread of their own: a reactor never waits for a log.
+fn start_logging(form: LogForm, level: LevelFilter) -> WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(false);
+    match form {
+        LogForm::Text => builder.init(),
+        LogForm::Json => builder.json().flatten_event(true).init(),
+    }
+    guard
+}
+
+/// One screen: what listens, who may connect, what happens to the slow, what to type next.
+fn greet(addresses: &[Address], insecure: bool, outbound_max: &str) {
+    let listening: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let who = if insecure {
+        "everyone who can reach it, without login"
+    } else {
+        "this host alone"
+    };
+    let server = &listening[0];
+    // Talk, which nobody need be there to read.
+    let _ = writeln!(
+        io::stderr(),
+        "hvlp-broker {} listening on {}\n  serves {who}; a subscriber that is owed {outbound_max} \
+         is closed\n  try: hvlp -s {server} sub hello\n       hvlp -s {server} pub hello world",
+        env!("CARGO_PKG_VERSION"),
+        listening.join(", "),
+    );
+    if insecure {
+        tracing::warn!("--insecure-anonymous: everyone who can reach a listener reads and writes");
+    }
+}
+
+fn part(counters: &Counters) {
+    let (written, dropped) = (
+        counters.deliveries_written,
+        counters.deliveries_dropped.total(),
+    );
+    let _ = writeln!(
+        io::stderr(),
+        "hvlp-broker stopped: {} sessions served, {written} deliveries written, {dropped} dropped",
+        counters.sessions_opened,
+    );
+}
+
+fn print_keys() -> ExitCode {
+    let config = Config::default();
+    let mut out = io::stdout().lock();
+    for key in hvlp::config::KEYS {
+        let line = format!("{}={}\n    {}", key.name, key.show(&config), key.reason);
+        if writeln!(out, "{line}").is_err() {
+            // Whoever read this has seen enough.
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+const fn exit_code(error: &BrokerError) -> u8 {
+    match error {
+        BrokerError::Config(_) | BrokerError::OpenBind { .. } | BrokerError::Address(_) => {
+            exit::CONFIG
+        }
+        BrokerError::AddressInUse { .. } | BrokerError::Bind { .. } => exit::BIND,
+        BrokerError::Start(_) | BrokerError::Reactor(_) | BrokerError::Panicked(_) => exit::FAILED,
+    }
+}

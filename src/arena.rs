@@ -1,0 +1,188 @@
+//! The bytes of one turn: segments that every session of a reactor is read into.
+//!
+//! A receive is placed right behind the last whole frame of the one before, with the session's
+//! remainder copied in front of it, so frames of different publishers become neighbours. Nothing in
+//! here is counted or freed piece by piece: `end_turn` voids all of it at once.
+
+/// How long a segment is. Memory that no receive touches is never made resident.
+const SEGMENT_LEN: usize = 512 * 1024;
+/// A receive gets at least this much room, or a new segment.
+const ROOM_LEN_MIN: usize = 64 * 1024;
+/// Segments kept from one turn to the next; a turn's reads fit (`limits.read_per_turn`).
+const SEGMENTS_KEPT_MAX: usize = 4;
+
+/// A stretch of one arena segment. Valid until the turn that it was read in has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    segment: u16,
+    start: u32,
+    end: u32,
+}
+
+impl Piece {
+    /// Its length in bytes.
+    pub const fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether it has no bytes.
+    pub const fn is_empty(self) -> bool {
+        self.end == self.start
+    }
+
+    /// The part from `start` to `end`, both counted from this piece's beginning.
+    ///
+    /// # Panics
+    /// If the part is not inside this piece.
+    #[must_use]
+    pub fn part(self, start: usize, end: usize) -> Self {
+        assert!(
+            start <= end && end <= self.len(),
+            "a part lies inside its piece"
+        );
+        let offset = |at: usize| self.start + u32::try_from(at).expect("shorter than a segment");
+        Self {
+            segment: self.segment,
+            start: offset(start),
+            end: offset(end),
+        }
+    }
+
+    /// The piece that is this one and `next`, if `next` begins where this one ends.
+    pub(crate) fn joined(self, next: Self) -> Option<Self> {
+        (self.segment == next.segment && self.end == next.start).then_some(Self {
+            end: next.end,
+            ..self
+        })
+    }
+}
+
+/// Segments of memory, filled one behind the other during a turn.
+///
+/// Invariant: `segments[..current]` are full, `segments[current]` is filled up to `filled`, and no
+/// piece handed out in this turn is written to again.
+#[derive(Debug)]
+pub struct Arena {
+    segments: Vec<Box<[u8]>>,
+    current: usize,
+    filled: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self {
+            segments: vec![new_segment()],
+            current: 0,
+            filled: 0,
+        }
+    }
+}
+
+impl Arena {
+    /// An empty arena; memory is reserved, and becomes resident as it is used.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Copies `head` behind what is filled and returns the room behind it, for the socket to fill.
+    /// At least 64 KiB, whatever the length of `head` (at most one receive).
+    pub fn reserve(&mut self, head: &[u8]) -> &mut [u8] {
+        if SEGMENT_LEN - self.filled < head.len() + ROOM_LEN_MIN {
+            self.current += 1;
+            self.filled = 0;
+            if self.current == self.segments.len() {
+                self.segments.push(new_segment());
+            }
+        }
+        let free = &mut self.segments[self.current][self.filled..];
+        let (front, room) = free.split_at_mut(head.len());
+        front.copy_from_slice(head);
+        room
+    }
+
+    /// Makes a piece of the next `len` bytes: head and received bytes of the `reserve` before it.
+    ///
+    /// # Panics
+    /// If `len` is more than was reserved.
+    pub fn commit(&mut self, len: usize) -> Piece {
+        let start = self.filled;
+        assert!(
+            len <= SEGMENT_LEN - start,
+            "no more is committed than was reserved"
+        );
+        self.filled += len;
+        let offset = |at: usize| u32::try_from(at).expect("shorter than a segment");
+        Piece {
+            segment: u16::try_from(self.current).expect("a turn's reads are bounded"),
+            start: offset(start),
+            end: offset(self.filled),
+        }
+    }
+
+    /// Copies `bytes` into the arena: a receive of bytes that are there already.
+    pub fn push(&mut self, bytes: &[u8]) -> Piece {
+        self.reserve(bytes);
+        self.commit(bytes.len())
+    }
+
+    /// Gives back the last `len` bytes of `piece`, if nothing was committed behind it.
+    pub(crate) fn give_back(&mut self, piece: Piece, len: usize) {
+        if usize::from(piece.segment) == self.current && piece.end as usize == self.filled {
+            self.filled -= len;
+        }
+    }
+
+    /// The bytes of a piece of this turn.
+    pub fn bytes(&self, piece: Piece) -> &[u8] {
+        &self.segments[usize::from(piece.segment)][piece.start as usize..piece.end as usize]
+    }
+
+    /// Voids every piece; the memory is there for the next turn.
+    pub fn end_turn(&mut self) {
+        // A piece that outlives its turn shall show as wrong bytes in a test, not as an old frame.
+        if cfg!(debug_assertions) {
+            for segment in &mut self.segments[..self.current] {
+                segment.fill(0xDB);
+            }
+            self.segments[self.current][..self.filled].fill(0xDB);
+        }
+        self.segments.truncate(SEGMENTS_KEPT_MAX);
+        self.current = 0;
+        self.filled = 0;
+    }
+}
+
+fn new_segment() -> Box<[u8]> {
+    vec![0; SEGMENT_LEN].into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_receives_make_one_piece_and_what_is_given_back_is_used_again() {
+        let mut arena = Arena::new();
+        let first = arena.push(b"frame|cut");
+        arena.give_back(first, 3);
+        let second = arena.push(b"cut off");
+        let whole = first.part(0, 6).joined(second).expect("neighbours");
+        assert_eq!(arena.bytes(whole), b"frame|cut off");
+        assert_eq!(second.joined(first), None);
+    }
+
+    #[test]
+    fn a_receive_always_has_room_and_pieces_stay_until_the_turn_ends() {
+        let mut arena = Arena::new();
+        let held = vec![7; 256 * 1024];
+        let pieces: Vec<_> = (0..9).map(|_| arena.push(&held)).collect();
+        assert!(arena.reserve(&held).len() >= ROOM_LEN_MIN);
+        assert!(pieces.iter().all(|piece| arena.bytes(*piece) == held));
+        arena.end_turn();
+        assert!(arena.segments.len() <= SEGMENTS_KEPT_MAX);
+        assert_ne!(
+            arena.bytes(arena.segments.first().map(|_| pieces[0]).unwrap()),
+            held
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! The broker as a program uses it: built, spawned, asked, stopped.
+//!
+//! ```
+//! let broker = hvlp::Broker::builder().listen("127.0.0.1:0")?.spawn()?;
+//! println!("serving on {}", broker.local_addr());
+//! broker.stop();
+//! let counters = broker.join()?;
+//! assert!(counters.is_conserved());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::address::{Address, AddressError};
+use crate::config::{Config, ConfigError};
+use crate::handler::{Open, SessionHandler};
+use crate::metrics::Counters;
+use crate::reactor::{Listener, Reactor};
+
+mod descriptors;
+mod handle;
+mod signals;
+
+pub use handle::{BrokerHandle, RegisterSnapshot};
+
+/// Where brokers come from: `Broker::builder()`.
+#[derive(Debug)]
+pub struct Broker(());
+
+impl Broker {
+    /// A broker with default settings and no listener yet.
+    pub fn builder() -> Builder<Open> {
+        Builder {
+            config: Config {
+                listen: Vec::new(),
+                ..Config::default()
+            },
+            handler: Open,
+        }
+    }
+}
+
+/// A broker that does not run yet.
+#[derive(Clone, Debug)]
+pub struct Builder<H> {
+    config: Config,
+    handler: H,
+}
+
+impl<H: SessionHandler> Builder<H> {
+    /// Adds an address to listen on; without any it is `127.0.0.1:65432`. Port 0 lets the kernel
+    /// choose.
+    ///
+    /// # Errors
+    /// The text is no address.
+    pub fn listen(mut self, address: &str) -> Result<Self, BrokerError> {
+        self.config.listen.push(address.parse()?);
+        Ok(self)
+    }
+
+    /// Sets one key of [`KEYS`](crate::config::KEYS), from `KEY=VALUE`.
+    ///
+    /// # Errors
+    /// Names the key, what is wrong, and what would be right.
+    pub fn set(mut self, assignment: &str) -> Result<Self, BrokerError> {
+        self.config.set(assignment)?;
+        Ok(self)
+    }
+
+    /// Replaces all settings.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Permits addresses that other hosts can reach, although nobody has to log in.
+    #[must_use]
+    pub const fn insecure_anonymous(mut self) -> Self {
+        self.config.insecure_anonymous = true;
+        self
+    }
+
+    /// Adds behaviour; each reactor gets a clone.
+    pub fn handler<N: SessionHandler>(self, handler: N) -> Builder<N> {
+        Builder {
+            config: self.config,
+            handler,
+        }
+    }
+
+    /// Binds every address and serves on a thread of its own.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or must not be; nothing is served then.
+    pub fn spawn(mut self) -> Result<BrokerHandle, BrokerError> {
+        if self.config.listen.is_empty() {
+            self.config.listen.push(Address::default());
+        }
+        if !self.config.insecure_anonymous {
+            refuse_open_binds(&self.config.listen)?;
+        }
+        descriptors::fit_sessions(&mut self.config.limits);
+        let bind = |address: &Address| {
+            let bound = Listener::bind(address, self.config.listener.backlog);
+            bound.map_err(|source| BrokerError::bind(address, source))
+        };
+        let listeners = self
+            .config
+            .listen
+            .iter()
+            .map(bind)
+            .collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners
+            .iter()
+            .map(Listener::address)
+            .collect::<Result<_, _>>();
+        let addresses = addresses.map_err(BrokerError::Start)?;
+        let reactor = Reactor::new(0, &self.config, self.handler, listeners);
+        BrokerHandle::start(reactor.map_err(BrokerError::Start)?, addresses)
+    }
+
+    /// Serves until SIGTERM or SIGINT, which drain, or a second one, which ends at once. `ready` is
+    /// told the bound addresses.
+    ///
+    /// # Errors
+    /// As `spawn`, and whatever ended the broker while it ran.
+    pub fn run(self, ready: impl FnOnce(&[Address])) -> Result<Counters, BrokerError> {
+        let handle = self.spawn()?;
+        let signals = signals::stop_on_signal(handle.stopper()).map_err(BrokerError::Start)?;
+        ready(handle.local_addrs());
+        let ended = handle.join();
+        signals.end();
+        ended
+    }
+}
+
+/// Nobody has to log in yet, so only this host may reach the broker unless the risk is accepted.
+fn refuse_open_binds(addresses: &[Address]) -> Result<(), BrokerError> {
+    for address in addresses {
+        let resolved = address.resolve();
+        let resolved = resolved.map_err(|source| BrokerError::bind(address, source))?;
+        let is_local = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        };
+        if !resolved.iter().all(|socket| is_local(socket.ip())) {
+            return Err(BrokerError::OpenBind {
+                address: address.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Why a broker does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// A text that is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Other hosts could reach an address, and nobody would have to log in.
+    #[error(
+        "refusing to listen on {address}: everyone could read and write. Either listen on \
+         127.0.0.1, [::1] or a unix: path; or accept the risk: --insecure-anonymous"
+    )]
+    OpenBind {
+        /// The address.
+        address: Address,
+    },
+    /// The address is taken.
+    #[error(
+        "{address} is in use, perhaps by another hvlp-broker: stop it (ss -ltnp shows it), or \
+         choose another address with --listen"
+    )]
+    AddressInUse {
+        /// The address.
+        address: Address,
+    },
+    /// The address cannot be bound for another reason.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Bind {
+        /// The address.
+        address: Address,
+        /// What the kernel or the resolver said.
+        source: io::Error,
+    },
+    /// The kernel refused something that every broker needs.
+    #[error("cannot start: {0}")]
+    Start(#[source] io::Error),
+    /// The loop failed.
+    #[error("the reactor failed: {0}")]
+    Reactor(#[source] io::Error),
+    /// The loop panicked: what it shared cannot be trusted any more.
+    #[error("the reactor panicked: {0}")]
+    Panicked(String),
+}
+
+impl BrokerError {
+    fn bind(address: &Address, source: io::Error) -> Self {
+        let address = address.clone();
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::AddressInUse { address },
+            _ => Self::Bind { address, source },
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! The engine on readiness: epoll or kqueue through mio, edge-triggered, every socket registered
+//! once.
+//!
+//! An edge comes once. Whoever is stopped before the socket is empty (a budget, an answer that is
+//! still awaited) is remembered here, because the kernel will not say it again.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+use smallvec::SmallVec;
+
+use crate::arena::{Arena, Piece};
+use crate::config::Config;
+use crate::deadline::Timestamp;
+use crate::handler::{Resolver, SessionHandler};
+use crate::metrics::{Counters, RefuseReason};
+use crate::reactor::journal::Journal;
+use crate::reactor::listener::Accepted;
+use crate::reactor::staging::Staging;
+use crate::reactor::transport::Transport;
+use crate::reactor::{Command, Listener, Mailbox, Snapshot};
+use crate::session::{CloseReason, Peer, SessionKey};
+use crate::shard::{Closed, Gone, Outgoing, Shard};
+
+/// One thread's loop and all that it works on.
+#[derive(Debug)]
+pub(crate) struct Reactor<H> {
+    poll: Poll,
+    events: Events,
+    mailbox: Arc<Mailbox>,
+    listeners: Vec<Listener>,
+    shard: Shard<H>,
+    arena: Arena,
+    /// By slot.
+    connections: Vec<Option<Connection>>,
+    /// Sessions whose socket may have more, although no edge will say so.
+    ready: VecDeque<SessionKey>,
+    /// Connections whose session has ended while the peer still sends, by deadline.
+    lingering: VecDeque<(Timestamp, SessionKey)>,
+    /// Small scattered pieces are copied together here and sent at once.
+    staging: Staging,
+    journal: Journal,
+    config: Config,
+    epoch: Instant,
+    now: Timestamp,
+    stopping: Option<Timestamp>,
+}
+
+/// A session's socket and what its edges have said.
+#[derive(Debug)]
+struct Connection {
+    key: SessionKey,
+    transport: Transport,
+    /// It stands on the ready list.
+    is_ready: bool,
+    /// Bytes may lie in the socket; set by an edge while nothing was read.
+    is_readable: bool,
+    /// The peer's end of stream is near: read until it is there.
+    is_read_closed: bool,
+    /// A receive stops short at urgent data: read until the socket is empty.
+    is_urgent: bool,
+    /// The session has ended; input is thrown away.
+    is_lingering: bool,
+}
+
+/// What is left to do for a session whose turn to be read has passed.
+enum Left {
+    Nothing,
+    /// A budget stopped it.
+    More,
+}
+
+const WAKER: Token = Token(usize::MAX);
+/// Listeners come behind every possible session key.
+const LISTENER_BASE: usize = 1 << 62;
+const EVENTS_PER_WAIT: usize = 1024;
+const LINGER: Duration = Duration::from_secs(1);
+const BACKLOG_PARTS_MAX: usize = 16;
+
+fn token(key: SessionKey) -> Token {
+    Token((key.generation() as usize) << 32 | key.slot() as usize)
+}
+
+fn key_of(token: Token) -> SessionKey {
+    let low = |value: usize| u32::try_from(value & 0xFFFF_FFFF).expect("masked to 32 bits");
+    SessionKey::new(low(token.0), low(token.0 >> 32))
+}
+
+impl<H: SessionHandler> Reactor<H> {
+    /// A reactor that serves `listeners` once it runs.
+    pub(crate) fn new(
+        id: u8,
+        config: &Config,
+        handler: H,
+        mut listeners: Vec<Listener>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mailbox = Mailbox::new(Waker::new(poll.registry(), WAKER)?);
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            listener.register(poll.registry(), Token(LISTENER_BASE + index))?;
+        }
+        let resolver = {
+            let mailbox = Arc::clone(&mailbox);
+            // A reactor that has ended needs no answers.
+            Resolver::new(move |resolution| drop(mailbox.post(Command::Resolve(resolution))))
+        };
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_WAIT),
+            mailbox,
+            listeners,
+            shard: Shard::new(id, config, handler, resolver),
+            arena: Arena::new(),
+            connections: Vec::new(),
+            ready: VecDeque::new(),
+            lingering: VecDeque::new(),
+            staging: Staging::new(),
+            journal: Journal::default(),
+            config: config.clone(),
+            epoch: Instant::now(),
+            now: Timestamp::default(),
+            stopping: None,
+        })
+    }
+
+    /// Where other threads leave commands for this reactor.
+    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
+
+    /// Serves until it is stopped and every session has ended; returns what was counted.
+    pub(crate) fn run(mut self) -> io::Result<Counters> {
+        while !self.is_finished() {
+            self.wait()?;
+            self.read();
+            self.flush();
+            self.reap();
+        }
+        Ok(self.shard.counters())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopping.is_some() && self.shard.session_count() == 0
+    }
+
+    // ---- wait
+
+    fn wait(&mut self) -> io::Result<()> {
+        if self.has_work() {
+            return self.poll(Some(Duration::ZERO));
+        }
+        if let Some(busy_poll) = self.config.busy_poll {
+            let until = self.now + busy_poll;
+            while self.now < until {
+                self.poll(Some(Duration::ZERO))?;
+                if !self.events.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        let timeout = self.deadline().map(|deadline| deadline.since(self.now));
+        self.poll(timeout)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            polled => polled?,
+        }
+        self.now = Timestamp::from(self.epoch.elapsed());
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || self.shard.is_dirty()
+            || self
+                .listeners
+                .iter()
+                .any(|listener| listener.is_due(self.now))
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        let accept = self.listeners.iter().filter(|listener| listener.ready);
+        accept
+            .filter_map(|listener| listener.resume)
+            .chain(self.shard.deadline())
+            .chain(self.lingering.front().map(|(due, _)| *due))
+            .chain(self.stopping)
+            .min()
+    }
+
+    // ---- read
+
+    fn read(&mut self) {
+        self.shard.begin_turn();
+        self.shard.expire(self.now);
+        self.take_events();
+        self.accept();
+        self.read_ready();
+        if self.stopping.is_some_and(|deadline| deadline <= self.now) {
+            self.shard.close_all();
+        }
+    }
+
+    fn take_events(&mut self) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                WAKER => self.take_commands(),
+                Token(LISTENER_BASE..) => {
+                    if let Some(listener) = self.listeners.get_mut(event.token().0 - LISTENER_BASE)
+                    {
+                        listener.ready = true;
+                    }
+                }
+                token => self.take_event(key_of(token), event),
+            }
+        }
+        self.events = events;
+    }
+
+    fn take_event(&mut self, key: SessionKey, event: &mio::event::Event) {
+        let connection = self
+            .connections
+            .get_mut(key.slot() as usize)
+            .and_then(Option::as_mut);
+        let Some(connection) = connection.filter(|connection| connection.key == key) else {
+            return self.shard.count_stale_event();
+        };
+        if event.is_writable() {
+            self.shard.writable(key);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_priority() {
+            connection.is_readable = true;
+            connection.is_read_closed |= event.is_read_closed();
+            connection.is_urgent |= event.is_priority();
+        }
+        if event.is_error() && !self.shard.wants_input(key) {
+            // Nobody will read it, so nobody would find out.
+            let error = connection.transport.take_error();
+            let kind = error.map_or(io::ErrorKind::ConnectionReset, |error| error.kind());
+            self.shard.gone(key, Gone::Failed(kind));
+        }
+        if connection.is_readable && (connection.is_lingering || self.shard.wants_input(key)) {
+            self.make_ready(key);
+        }
+    }
+
+    fn take_commands(&mut self) {
+        for command in self.mailbox.take() {
+            match command {
+                Command::Resolve(resolution) => self.shard.resolve(self.now, resolution),
+                Command::Snapshot(reply) => {
+                    let sessions = self.shard.sessions().map(|(_, info)| info).collect();
+                    let snapshot = Snapshot {
+                        sessions,
+                        counters: self.shard.counters(),
+                    };
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(snapshot);
+                }
+                Command::Stop => self.stop(),
+            }
+        }
+        while let Some(key) = self.shard.next_resumed() {
+            self.make_ready(key);
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_some() {
+            self.stopping = Some(self.now);
+            self.lingering
+                .iter_mut()
+                .for_each(|(due, _)| *due = self.now);
+            return;
+        }
+        self.stopping = Some(self.now + self.config.drain_timeout);
+        self.listeners.clear();
+        self.shard.drain();
+    }
+
+    fn accept(&mut self) {
+        let mut budget = self.config.limits.accept_per_turn;
+        for index in 0..self.listeners.len() {
+            while budget > 0 && self.listeners[index].is_due(self.now) {
+                budget -= 1;
+                match self.listeners[index].accept(self.now) {
+                    Accepted::Connection(transport, peer) => self.adopt(transport, peer),
+                    Accepted::Lost | Accepted::None => {}
+                    Accepted::NoDescriptors(error) => {
+                        self.shard.refuse(RefuseReason::NoDescriptors);
+                        self.journal.no_descriptors(self.now, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, mut transport: Transport, peer: Peer) {
+        // A socket that has failed already says so at its first receive.
+        let _ = transport.configure(&self.config.listener);
+        let Ok(key) = self.shard.open(self.now, peer) else {
+            return;
+        };
+        if transport
+            .register(self.poll.registry(), token(key))
+            .is_err()
+        {
+            self.shard.forget(key, RefuseReason::RegisterFailed);
+            return;
+        }
+        Journal::opened(self.shard.number(key), peer);
+        let slot = key.slot() as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        self.connections[slot] = Some(Connection {
+            key,
+            transport,
+            is_ready: false,
+            is_readable: false,
+            is_read_closed: false,
+            is_urgent: false,
+            is_lingering: false,
+        });
+    }
+
+    fn make_ready(&mut self, key: SessionKey) {
+        if let Some(connection) = self.connection_mut(key)
+            && !connection.is_ready
+        {
+            connection.is_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn read_ready(&mut self) {
+        let mut budget = self.config.limits.read_per_turn;
+        for _ in 0..self.ready.len() {
+            if budget == 0 {
+                break;
+            }
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(connection) = self.connection_mut(key) else {
+                continue;
+            };
+            connection.is_ready = false;
+            if connection.is_lingering {
+                self.linger(key);
+            } else if matches!(self.read_session(key, &mut budget), Left::More) {
+                self.shard.count_read_budget_exhausted();
+                self.make_ready(key);
+            }
+        }
+    }
+
+    fn read_session(&mut self, key: SessionKey, turn_budget: &mut usize) -> Left {
+        if self.shard.has_held(key) {
+            let held = self.arena.push(self.shard.remainder(key));
+            self.receive(key, held);
+        }
+        let mut budget = self.config.limits.read_per_session.min(*turn_budget);
+        while self.shard.wants_input(key) {
+            let Some(connection) = self
+                .connections
+                .get_mut(key.slot() as usize)
+                .and_then(Option::as_mut)
+            else {
+                break;
+            };
+            if !connection.is_readable {
+                break;
+            }
+            if budget == 0 {
+                return Left::More;
+            }
+            let head = self.shard.remainder(key);
+            let room = self.arena.reserve(head);
+            let room_len = room.len().min(budget);
+            match connection.transport.receive(&mut room[..room_len]) {
+                Ok(0) => self.shard.gone(key, Gone::Eof),
+                Ok(len) => {
+                    // A short receive has emptied the socket, and new bytes make a new edge; except
+                    // in front of the end of the stream and at the mark of urgent data.
+                    let emptied = len < room_len;
+                    if emptied && !connection.is_read_closed && !connection.is_urgent {
+                        connection.is_readable = false;
+                    }
+                    budget -= len;
+                    *turn_budget -= len;
+                    let piece = self.arena.commit(head.len() + len);
+                    self.receive(key, piece);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    connection.is_readable = false;
+                    connection.is_urgent = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.shard.gone(key, Gone::Failed(error.kind())),
+            }
+        }
+        Left::Nothing
+    }
+
+    fn receive(&mut self, key: SessionKey, piece: Piece) {
+        let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
+        while let Some(piece) = rest {
+            self.flush();
+            rest = self
+                .shard
+                .receive_rest(self.now, key, &mut self.arena, piece);
+        }
+    }
+
+    // ---- flush
+
+    fn flush(&mut self) {
+        while let Some(key) = self.shard.next_dirty() {
+            let Some(connection) = self
+                .connections
+                .get(key.slot() as usize)
+                .and_then(Option::as_ref)
+            else {
+                continue;
+            };
+            let transport = &connection.transport;
+            let outcome = match self.shard.outgoing(self.now, key, &self.arena) {
+                Outgoing::Nothing => continue,
+                Outgoing::Run(piece) => transport.send(self.arena.bytes(piece)),
+                Outgoing::Scattered(pieces) => self
+                    .staging
+                    .send(transport, pieces.map(|piece| self.arena.bytes(piece))),
+                Outgoing::Backlog(chunks) => {
+                    let parts: SmallVec<[IoSlice<'_>; BACKLOG_PARTS_MAX]> =
+                        chunks.take(BACKLOG_PARTS_MAX).map(IoSlice::new).collect();
+                    transport.send_vectored(&parts)
+                }
+            };
+            self.shard.sent(self.now, key, &self.arena, outcome);
+        }
+    }
+
+    // ---- reap
+
+    fn reap(&mut self) {
+        while let Some(closed) = self.shard.next_closed() {
+            self.journal.closed(self.now, &closed);
+            self.end_connection(&closed);
+        }
+        while let Some(&(due, key)) = self.lingering.front() {
+            let gone = self.connection_mut(key).is_none();
+            if !gone && due > self.now {
+                break;
+            }
+            self.lingering.pop_front();
+            self.close_connection(key);
+        }
+        self.shard.end_turn(&mut self.arena);
+    }
+
+    fn end_connection(&mut self, closed: &Closed) {
+        let key = closed.key;
+        let Some(connection) = self.connection_mut(key) else {
+            return self.shard.reaped(key);
+        };
+        if closed.reason.is_slow() {
+            connection.transport.reset_on_close();
+        }
+        // Unread input would turn the close into a reset, which destroys what was just sent.
+        if matches!(
+            closed.reason,
+            CloseReason::ClientDisconnect | CloseReason::Shutdown
+        ) {
+            connection.transport.shut_down_writing();
+            connection.is_lingering = true;
+            if matches!(self.discard_input(key), Ok(1..)) {
+                let due = self.now + LINGER;
+                let due = self.stopping.map_or(due, |deadline| due.min(deadline));
+                self.lingering.push_back((due, key));
+                self.make_ready(key);
+                return;
+            }
+        }
+        self.close_connection(key);
+    }
+
+    /// Throws input away until its end has come, or nothing is there for now.
+    fn linger(&mut self, key: SessionKey) {
+        match self.discard_input(key) {
+            Ok(1..) => self.make_ready(key),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.close_connection(key),
+        }
+    }
+
+    fn discard_input(&mut self, key: SessionKey) -> io::Result<usize> {
+        let connection = self
+            .connections
+            .get(key.slot() as usize)
+            .and_then(Option::as_ref);
+        let room = self.arena.reserve(&[]);
+        connection.map_or(Ok(0), |connection| connection.transport.receive(room))
+    }
+
+    fn close_connection(&mut self, key: SessionKey) {
+        let entry = self.connections.get_mut(key.slot() as usize);
+        let ours = |connection: &mut Connection| connection.key == key;
+        if let Some(mut connection) = entry.and_then(|entry| entry.take_if(ours)) {
+            // Closing the descriptor would do; saying it keeps no event for a closed one.
+            let _ = connection.transport.deregister(self.poll.registry());
+            self.shard.reaped(key);
+        }
+    }
+
+    fn connection_mut(&mut self, key: SessionKey) -> Option<&mut Connection> {
+        let entry = self.connections.get_mut(key.slot() as usize)?;
+        entry.as_mut().filter(|connection| connection.key == key)
+    }
+}

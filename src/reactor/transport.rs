@@ -1,0 +1,130 @@
+//! Transports: what turns a socket into bytes in and frames out.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::config::ListenerConfig;
+use crate::shard::SendOutcome;
+
+/// The socket of one session.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Transport {
+    /// Sets what every session's socket has. An option that the kernel refuses is no reason to
+    /// refuse the client: the peer may be gone already.
+    pub(crate) fn configure(&self, config: &ListenerConfig) -> io::Result<()> {
+        let Self::Tcp(stream) = self else {
+            return Ok(());
+        };
+        let socket = SockRef::from(stream);
+        socket.set_tcp_nodelay(true)?;
+        // Urgent bytes stay at their place in the stream; it must never be desynchronised.
+        socket.set_out_of_band_inline(true)?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(config.tcp_keepalive)
+                .with_interval(config.tcp_keepalive_interval),
+        )?;
+        #[cfg(target_os = "linux")]
+        {
+            socket.set_tcp_user_timeout(Some(config.tcp_user_timeout))?;
+            let lowat = u32::try_from(config.notsent_lowat).unwrap_or(u32::MAX);
+            socket.set_tcp_notsent_lowat(lowat)?;
+        }
+        match config.sndbuf {
+            Some(len) => socket.set_send_buffer_size(len),
+            None => Ok(()),
+        }
+    }
+
+    /// Watches the socket for everything, once: it is edge-triggered and never registered again.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        #[cfg(target_os = "linux")]
+        let interest = interest | Interest::PRIORITY;
+        self.source().register(registry, token, interest)
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+
+    /// Receives into `room`; 0 is the end of the stream.
+    #[inline]
+    pub(crate) fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
+        let (len, _) = rustix::net::recv(self.as_fd(), room, RecvFlags::DONTWAIT)?;
+        Ok(len)
+    }
+
+    /// Offers one stretch to the kernel, once.
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> SendOutcome {
+        let send = || rustix::net::send(self.as_fd(), bytes, SEND_FLAGS);
+        outcome(bytes.len(), rustix::io::retry_on_intr(send))
+    }
+
+    /// Offers several stretches to the kernel, at once.
+    pub(crate) fn send_vectored(&self, parts: &[IoSlice<'_>]) -> SendOutcome {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut control = SendAncillaryBuffer::default();
+        let send = || rustix::net::sendmsg(self.as_fd(), parts, &mut control, SEND_FLAGS);
+        outcome(len, rustix::io::retry_on_intr(send))
+    }
+
+    /// Ends our side of the stream; what was sent still arrives.
+    pub(crate) fn shut_down_writing(&self) {
+        // An error means that the connection is gone, which is what closing is about.
+        let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Write);
+    }
+
+    /// Makes the close that follows a reset, so that the kernel's copy goes at once.
+    pub(crate) fn reset_on_close(&self) {
+        let _ = SockRef::from(&self.as_fd()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// The error that the kernel holds for this socket.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        SockRef::from(&self.as_fd()).take_error().ok().flatten()
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        }
+    }
+}
+
+/// MSG_NOSIGNAL: a peer that has gone is an error, whatever the process does about SIGPIPE.
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+fn outcome(offered: usize, taken: Result<usize, Errno>) -> SendOutcome {
+    match taken {
+        Ok(0) if offered > 0 => SendOutcome::Failed(io::ErrorKind::WriteZero),
+        Ok(taken) if taken == offered => SendOutcome::Whole(taken),
+        Ok(taken) => SendOutcome::Short(taken),
+        // No buffers: as if the socket were full. `progress_timeout` bounds the wait.
+        Err(Errno::AGAIN | Errno::NOBUFS) => SendOutcome::Short(0),
+        Err(errno) => SendOutcome::Failed(io::Error::from(errno).kind()),
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Who wants which topic: topic -> subscribers, session -> topics.
+//!
+//! The structure that a shard routes with, usable by itself. A session's subscriptions are a set.
+//! Each change costs O(1), however many topics a session or subscribers a topic has, and a topic
+//! that loses its last subscriber leaves nothing behind.
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::session::SessionKey;
+
+/// Topics and sessions, and who is subscribed to what.
+///
+/// ```
+/// use hvlp::register::Register;
+/// use hvlp::session::SessionKey;
+///
+/// let mut register = Register::new();
+/// let session = SessionKey::new(0, 0);
+/// register.subscribe(session, ["test1", "test2"]);
+/// assert_eq!(register.topics(session).collect::<Vec<_>>(), ["test1", "test2"]);
+/// assert_eq!(register.subscribers("test1"), [session]);
+/// ```
+///
+/// Invariant: for every subscription there is one `Link`, and its two positions are where the
+/// session stands in the topic's list and the topic in the session's.
+#[derive(Debug, Default)]
+pub struct Register {
+    topics: Slab<Topic>,
+    /// Indices into `topics`, found by the topic's name: the name is stored once.
+    names: HashTable<u32>,
+    /// By slot.
+    holders: Vec<Option<Holder>>,
+    links: HashTable<Link>,
+    /// Keyed per register, so that nobody can choose topics that collide.
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Topic {
+    name: Box<str>,
+    subscribers: SmallVec<[SessionKey; 2]>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    key: SessionKey,
+    topics: SmallVec<[u32; 4]>,
+}
+
+/// One subscription.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    topic: u32,
+    slot: u32,
+    /// Index in `Topic::subscribers`.
+    in_topic: u32,
+    /// Index in `Holder::topics`.
+    in_holder: u32,
+}
+
+/// What a lookup found: whom a message on this topic goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    subscribers: &'a [SessionKey],
+}
+
+impl<'a> Route<'a> {
+    /// The sessions of this register that are subscribed; never empty.
+    pub const fn subscribers(self) -> &'a [SessionKey] {
+        self.subscribers
+    }
+}
+
+impl Register {
+    /// An empty register with hash keys of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes a session known. Slots are indices into a table: choose small ones. A session with an
+    /// older generation of the same slot is removed.
+    pub fn add_session(&mut self, key: SessionKey) {
+        let index = key.slot() as usize;
+        if index >= self.holders.len() {
+            self.holders.resize_with(index + 1, || None);
+        }
+        if let Some(older) = self.holders[index].as_ref().map(|holder| holder.key)
+            && older != key
+        {
+            self.remove_session(older);
+        }
+        self.holders[index].get_or_insert_with(|| Holder {
+            key,
+            topics: SmallVec::new(),
+        });
+    }
+
+    /// Removes a session and all its subscriptions; an unknown one is no error.
+    pub fn remove_session(&mut self, key: SessionKey) {
+        while let Some(&topic) = self.holder(key).and_then(|holder| holder.topics.last()) {
+            self.unlink(key, topic);
+        }
+        if self.holder(key).is_some() {
+            self.holders[key.slot() as usize] = None;
+        }
+    }
+
+    /// Subscribes a session, which becomes known if it was not. Returns how many of the topics it
+    /// did not hold already.
+    pub fn subscribe<T: AsRef<str>>(
+        &mut self,
+        key: SessionKey,
+        topics: impl IntoIterator<Item = T>,
+    ) -> usize {
+        self.add_session(key);
+        topics
+            .into_iter()
+            .filter(|topic| self.link(key, topic.as_ref()))
+            .count()
+    }
+
+    /// Ends subscriptions; topics that the session does not hold are no error. Returns how many it
+    /// held.
+    pub fn unsubscribe<T: AsRef<str>>(
+        &mut self,
+        key: SessionKey,
+        topics: impl IntoIterator<Item = T>,
+    ) -> usize {
+        let held = |register: &mut Self, topic: &str| {
+            let topic = register.find(topic.as_bytes())?;
+            (register.holder(key).is_some() && register.unlink(key, topic)).then_some(())
+        };
+        topics
+            .into_iter()
+            .filter(|topic| held(self, topic.as_ref()).is_some())
+            .count()
+    }
+
+    /// Whom a message on `topic` goes to; `None` if nobody wants it.
+    #[inline]
+    pub fn route(&self, topic: &[u8]) -> Option<Route<'_>> {
+        let topic = self.find(topic)?;
+        Some(Route {
+            subscribers: &self.topics[topic as usize].subscribers,
+        })
+    }
+
+    /// The sessions that are subscribed to `topic`.
+    pub fn subscribers(&self, topic: &str) -> &[SessionKey] {
+        self.route(topic.as_bytes()).map_or(&[], Route::subscribers)
+    }
+
+    /// Whether the session holds the topic.
+    pub fn is_subscribed(&self, key: SessionKey, topic: &str) -> bool {
+        self.holder(key).is_some()
+            && self.find(topic.as_bytes()).is_some_and(|topic| {
+                self.links
+                    .find(self.link_hash(topic, key.slot()), same(topic, key))
+                    .is_some()
+            })
+    }
+
+    /// The topics that a session holds; none for an unknown one.
+    pub fn topics(&self, key: SessionKey) -> impl ExactSizeIterator<Item = &str> {
+        let topics = self.holder(key).map_or(&[][..], |holder| &holder.topics);
+        topics
+            .iter()
+            .map(|&topic| &*self.topics[topic as usize].name)
+    }
+
+    /// All known sessions, by slot.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
+        self.holders.iter().flatten().map(|holder| holder.key)
+    }
+
+    /// How many topics have a subscriber.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// How many subscriptions there are, over all sessions.
+    pub fn subscription_count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Forgets every session, topic and subscription.
+    pub fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    fn holder(&self, key: SessionKey) -> Option<&Holder> {
+        let holder = self.holders.get(key.slot() as usize)?.as_ref()?;
+        (holder.key == key).then_some(holder)
+    }
+
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<u32> {
+        let is_it = |&topic: &u32| self.topics[topic as usize].name.as_bytes() == name;
+        self.names.find(self.hasher.hash_one(name), is_it).copied()
+    }
+
+    fn link_hash(&self, topic: u32, slot: u32) -> u64 {
+        self.hasher.hash_one((topic, slot))
+    }
+
+    /// Adds a subscription; false if the session holds it already.
+    fn link(&mut self, key: SessionKey, name: &str) -> bool {
+        let topic = self
+            .find(name.as_bytes())
+            .unwrap_or_else(|| self.add_topic(name));
+        let holder = self.holders[key.slot() as usize]
+            .as_mut()
+            .expect("the session was added");
+        let subscribers = &mut self.topics[topic as usize].subscribers;
+        let hasher = &self.hasher;
+        let entry = self.links.entry(
+            hasher.hash_one((topic, key.slot())),
+            same(topic, key),
+            |link| hasher.hash_one((link.topic, link.slot)),
+        );
+        let Entry::Vacant(vacant) = entry else {
+            return false;
+        };
+        vacant.insert(Link {
+            topic,
+            slot: key.slot(),
+            in_topic: position(subscribers.len()),
+            in_holder: position(holder.topics.len()),
+        });
+        subscribers.push(key);
+        holder.topics.push(topic);
+        true
+    }
+
+    /// Takes a subscription away; false if the session does not hold it.
+    fn unlink(&mut self, key: SessionKey, topic: u32) -> bool {
+        let hash = self.link_hash(topic, key.slot());
+        let Ok(entry) = self.links.find_entry(hash, same(topic, key)) else {
+            return false;
+        };
+        let (link, _) = entry.remove();
+
+        // The last of each list moves into the gap, so its link's position changes.
+        let subscribers = &mut self.topics[topic as usize].subscribers;
+        subscribers.swap_remove(link.in_topic as usize);
+        let moved = subscribers.get(link.in_topic as usize).copied();
+        if let Some(moved) = moved {
+            self.link_mut(topic, moved).in_topic = link.in_topic;
+        }
+        let holder = self.holders[key.slot() as usize]
+            .as_mut()
+            .expect("it has a subscription");
+        holder.topics.swap_remove(link.in_holder as usize);
+        let moved = holder.topics.get(link.in_holder as usize).copied();
+        if let Some(moved) = moved {
+            self.link_mut(moved, key).in_holder = link.in_holder;
+        }
+        if self.topics[topic as usize].subscribers.is_empty() {
+            self.remove_topic(topic);
+        }
+        true
+    }
+
+    fn link_mut(&mut self, topic: u32, key: SessionKey) -> &mut Link {
+        let hash = self.link_hash(topic, key.slot());
+        self.links
+            .find_mut(hash, same(topic, key))
+            .expect("both lists say that it is there")
+    }
+
+    fn add_topic(&mut self, name: &str) -> u32 {
+        let topic = position(self.topics.insert(Topic {
+            name: name.into(),
+            subscribers: SmallVec::new(),
+        }));
+        let Self {
+            topics,
+            names,
+            hasher,
+            ..
+        } = self;
+        names.insert_unique(hasher.hash_one(name.as_bytes()), topic, |&topic| {
+            hasher.hash_one(topics[topic as usize].name.as_bytes())
+        });
+        topic
+    }
+
+    fn remove_topic(&mut self, topic: u32) {
+        let name = self.topics.remove(topic as usize).name;
+        let hash = self.hasher.hash_one(name.as_bytes());
+        let entry = self.names.find_entry(hash, |&found| found == topic);
+        entry.expect("a topic has a name").remove();
+    }
+}
+
+fn same(topic: u32, key: SessionKey) -> impl Fn(&Link) -> bool {
+    move |link| link.topic == topic && link.slot == key.slot()
+}
+
+/// An index as it is stored: four bytes, because limits keep every table far below 2^32.
+fn position(index: usize) -> u32 {
+    u32::try_from(index).expect("tables are bounded far below 2^32")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_subscription_is_a_set_and_goes_with_its_session() {
+        let mut register = Register::new();
+        let (a, b) = (SessionKey::new(0, 0), SessionKey::new(1, 0));
+        assert_eq!(register.subscribe(a, ["x", "y", "x"]), 2);
+        assert_eq!(register.subscribe(b, ["x", ""]), 2);
+        assert_eq!(register.subscribers("x"), [a, b]);
+        assert_eq!(register.unsubscribe(a, ["x", "x", "nobody's"]), 1);
+        assert_eq!(register.subscribers("x"), [b]);
+        register.remove_session(b);
+        assert_eq!(
+            (register.topic_count(), register.subscription_count()),
+            (1, 1)
+        );
+        assert!(register.route(b"").is_none());
+        register.reset();
+        assert_eq!(register.sessions().count(), 0);
+    }
+
+    #[test]
+    fn a_stale_key_finds_and_changes_nothing() {
+        let mut register = Register::new();
+        let (stale, new) = (SessionKey::new(4, 1), SessionKey::new(4, 2));
+        register.subscribe(stale, ["t"]);
+        register.add_session(new);
+        assert!(register.subscribers("t").is_empty());
+        register.subscribe(new, ["t"]);
+        assert_eq!(register.unsubscribe(stale, ["t"]), 0);
+        register.remove_session(stale);
+        assert_eq!(register.topics(stale).len(), 0);
+        assert!(register.is_subscribed(new, "t") && !register.is_subscribed(stale, "t"));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Subscribe(u32, u8),
+        Unsubscribe(u32, u8),
+        Remove(u32),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let (slot, topic) = (0..5u32, 0..7u8);
+        prop_oneof![
+            4 => (slot.clone(), topic.clone()).prop_map(|(s, t)| Change::Subscribe(s, t)),
+            3 => (slot.clone(), topic).prop_map(|(s, t)| Change::Unsubscribe(s, t)),
+            1 => slot.prop_map(Change::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_changes_leave_what_a_map_of_sets_would_hold(
+            changes in prop::collection::vec(change(), 0..200),
+        ) {
+            let mut register = Register::new();
+            let mut model: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+            for change in changes {
+                match change {
+                    Change::Subscribe(slot, topic) => {
+                        let new = register.subscribe(SessionKey::new(slot, 0), [topic.to_string()]);
+                        let held = model.entry(slot).or_default().insert(topic.to_string());
+                        prop_assert_eq!(new, usize::from(held));
+                    }
+                    Change::Unsubscribe(slot, topic) => {
+                        let topic = topic.to_string();
+                        let gone = register.unsubscribe(SessionKey::new(slot, 0), [&topic]);
+                        let held = model.get_mut(&slot).is_some_and(|topics| topics.remove(&topic));
+                        prop_assert_eq!(gone, usize::from(held));
+                    }
+                    Change::Remove(slot) => {
+                        register.remove_session(SessionKey::new(slot, 0));
+                        model.remove(&slot);
+                    }
+                }
+                let all: BTreeSet<_> = model.values().flatten().cloned().collect();
+                prop_assert_eq!(register.topic_count(), all.len());
+                prop_assert_eq!(
+                    register.subscription_count(),
+                    model.values().map(BTreeSet::len).sum::<usize>()
+                );
+                for (slot, topics) in &model {
+                    let held: BTreeSet<_> =
+                        register.topics(SessionKey::new(*slot, 0)).map(String::from).collect();
+                    prop_assert_eq!(&held, topics);
+                }
+                for topic in all {
+                    let found: BTreeSet<_> =
+                        register.subscribers(&topic).iter().map(|key| key.slot()).collect();
+                    let wanted: BTreeSet<_> = model.iter()
+                        .filter(|(_, topics)| topics.contains(&topic))
+                        .map(|(slot, _)| *slot)
+                        .collect();
+                    prop_assert_eq!(found, wanted);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Sessions: one peer's protocol state and what it is owed.
+//!
+//! A session is named by its slot and a generation, so whatever arrives late for a slot's former
+//! owner never reaches the next one. The socket is the reactor's business.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::deadline::Timestamp;
+use crate::outbound::Outbound;
+
+/// The name of a session: a slot, and which of its owners is meant.
+///
+/// Invariant: `generation` < 2^28; a slot whose generation would wrap is retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    slot: u32,
+    generation: u32,
+}
+
+impl SessionKey {
+    /// Generations are below this.
+    pub const GENERATIONS: u32 = 1 << 28;
+
+    /// The key of the `generation`-th owner of `slot`.
+    ///
+    /// # Panics
+    /// If the generation does not fit into 28 bits.
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        assert!(generation < Self::GENERATIONS, "generations have 28 bits");
+        Self { slot, generation }
+    }
+
+    /// The index in every table of sessions.
+    pub const fn slot(self) -> u32 {
+        self.slot
+    }
+
+    /// Which owner of the slot.
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionState {
+    /// Nothing but CONNECT counts yet.
+    WaitConnect,
+    /// CONNECT was read, and the handler's answer is not there yet.
+    Verifying,
+    /// Served.
+    Connected,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A TCP peer.
+    Tcp(SocketAddr),
+    /// A process on this host.
+    Unix,
+    /// Whoever drives the shard by hand.
+    Memory,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+/// What is known of a session, for people and programs outside the data path.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// A number that is never used again while the broker runs; logs show it.
+    pub number: u64,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// How far it has come.
+    pub state: SessionState,
+    /// Since when the connection exists.
+    pub since: Timestamp,
+    /// What it is subscribed to.
+    pub topics: Vec<String>,
+    /// Whole frames read from it.
+    pub frames_in: u64,
+    /// Frames matched for it: written, dropped or still owed.
+    pub deliveries: u64,
+    /// Frames that wait for its socket.
+    pub owed: u64,
+    /// Bytes of memory that its backlog takes, overhead included.
+    pub backlog_bytes: usize,
+}
+
+/// Why a session ended. Every close has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client sent DISCONNECT.
+    ClientDisconnect,
+    /// The client ended the stream between two frames.
+    Eof,
+    /// The client ended the stream inside a frame.
+    EofMidFrame,
+    /// A frame was not complete within `frame_timeout` of its first byte.
+    FrameTimeout,
+    /// No CONNECT within `connect_timeout`.
+    ConnectTimeout,
+    /// `error_budget` frames were discarded within `error_window`.
+    ProtocolErrorBudget,
+    /// The handler refused the CONNECT.
+    AuthFailed,
+    /// A limit refused the CONNECT: the handler's, or `held_total_max`.
+    LimitConnect,
+    /// A limit on topics or subscriptions; a base client cannot be told otherwise.
+    LimitSubscriptions,
+    /// The backlog reached `outbound_max`.
+    SlowConsumerBytes,
+    /// A backlog, and the kernel took nothing of it for `progress_timeout`.
+    SlowConsumerStalled,
+    /// All backlogs together reached `outbound_total_max`, and this was the largest.
+    SlowConsumerEvicted,
+    /// The peer reset the connection.
+    Reset,
+    /// The kernel gave the connection up (`ETIMEDOUT`).
+    WriteTimeout,
+    /// Any other error of the socket.
+    IoError,
+    /// The broker stops.
+    Shutdown,
+    /// No memory for what the session is owed.
+    NoMemory,
+    /// The socket took nothing and said that this was fine.
+    WriteZero,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Self; 18] = [
+        Self::ClientDisconnect,
+        Self::Eof,
+        Self::EofMidFrame,
+        Self::FrameTimeout,
+        Self::ConnectTimeout,
+        Self::ProtocolErrorBudget,
+        Self::AuthFailed,
+        Self::LimitConnect,
+        Self::LimitSubscriptions,
+        Self::SlowConsumerBytes,
+        Self::SlowConsumerStalled,
+        Self::SlowConsumerEvicted,
+        Self::Reset,
+        Self::WriteTimeout,
+        Self::IoError,
+        Self::Shutdown,
+        Self::NoMemory,
+        Self::WriteZero,
+    ];
+
+    /// The stable name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClientDisconnect => "client_disconnect",
+            Self::Eof => "eof",
+            Self::EofMidFrame => "eof_mid_frame",
+            Self::FrameTimeout => "frame_timeout",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ProtocolErrorBudget => "protocol_error_budget",
+            Self::AuthFailed => "auth_failed",
+            Self::LimitConnect => "limit_connect",
+            Self::LimitSubscriptions => "limit_subscriptions",
+            Self::SlowConsumerBytes => "slow_consumer_bytes",
+            Self::SlowConsumerStalled => "slow_consumer_stalled",
+            Self::SlowConsumerEvicted => "slow_consumer_evicted",
+            Self::Reset => "reset",
+            Self::WriteTimeout => "write_timeout",
+            Self::IoError => "io_error",
+            Self::Shutdown => "shutdown",
+            Self::NoMemory => "no_memory",
+            Self::WriteZero => "write_zero",
+        }
+    }
+
+    /// Whether the client simply left, which nobody needs to be told about.
+    pub const fn is_ordinary(self) -> bool {
+        matches!(self, Self::ClientDisconnect | Self::Eof | Self::Shutdown)
+    }
+
+    /// Whether it was slow: its socket is reset, so that the kernel's copy goes at once.
+    pub const fn is_slow(self) -> bool {
+        matches!(
+            self,
+            Self::SlowConsumerBytes | Self::SlowConsumerStalled | Self::SlowConsumerEvicted
+        )
+    }
+
+    /// Whether what the session is owed is still offered to its socket once.
+    pub(crate) const fn flushes(self) -> bool {
+        !self.is_slow()
+            && !matches!(
+                self,
+                Self::Reset | Self::WriteTimeout | Self::IoError | Self::NoMemory | Self::WriteZero
+            )
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a connection that does not speak HVLP seems to speak instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// A browser or an HTTP client.
+    Http,
+    /// A TLS ClientHello.
+    Tls,
+    /// An SSH banner.
+    Ssh,
+    /// An MQTT CONNECT.
+    Mqtt,
+    /// A NATS or Redis client's `PING`.
+    Ping,
+}
+
+impl Foreign {
+    /// Judges by the first bytes of a stream.
+    pub(crate) fn detect(input: &[u8]) -> Option<Self> {
+        let starts = |with: &[&[u8]]| with.iter().any(|prefix| input.starts_with(prefix));
+        if starts(&[b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS "]) {
+            Some(Self::Http)
+        } else if starts(&[&[0x16, 0x03]]) {
+            Some(Self::Tls)
+        } else if starts(&[b"SSH-"]) {
+            Some(Self::Ssh)
+        } else if input.first() == Some(&0x10) && input.get(2..8) == Some(b"\x00\x04MQTT") {
+            Some(Self::Mqtt)
+        } else if starts(&[b"PING", b"*1\r\n$4\r\nPING", b"CONNECT {"]) {
+            Some(Self::Ping)
+        } else {
+            None
+        }
+    }
+}
+
+/// What it is, and what whoever runs that client should do.
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "speaks HTTP: this port serves HVLP, open it with an HVLP client",
+            Self::Tls => "speaks TLS on a plain port: connect with hvlp:// instead",
+            Self::Ssh => "speaks SSH: this port serves HVLP, check the port number",
+            Self::Mqtt => "speaks MQTT: this port serves HVLP, use an HVLP client",
+            Self::Ping => "speaks NATS or Redis: this port serves HVLP, check the port number",
+        })
+    }
+}
+
+/// One session as its shard holds it. At most 160 bytes, and no buffer while it is idle.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) number: u64,
+    pub(crate) peer: Peer,
+    pub(crate) opened: Timestamp,
+    pub(crate) state: SessionState,
+    /// Set once; the end of the turn acts on it.
+    pub(crate) closing: Option<CloseReason>,
+    pub(crate) foreign: Option<Foreign>,
+    /// What was read and not yet parsed: the cut frame at the end of the last receive, or the rest
+    /// of one receive that waits for the handler's answer.
+    pub(crate) remainder: Vec<u8>,
+    pub(crate) errors: Option<Box<ErrorWindow>>,
+    pub(crate) frames_in: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) outbound: Outbound,
+}
+
+const _: () = assert!(
+    size_of::<Slot>() <= 160,
+    "FAULTS E8: a slot of at most 160 bytes"
+);
+
+impl Session {
+    pub(crate) fn new(number: u64, peer: Peer, now: Timestamp) -> Self {
+        Self {
+            number,
+            peer,
+            opened: now,
+            state: SessionState::WaitConnect,
+            closing: None,
+            foreign: None,
+            remainder: Vec::new(),
+            errors: None,
+            frames_in: 0,
+            deliveries: 0,
+            outbound: Outbound::default(),
+        }
+    }
+}
+
+/// When the last frames were discarded: a window that slides.
+#[derive(Debug, Default)]
+pub(crate) struct ErrorWindow {
+    discards: VecDeque<Timestamp>,
+}
+
+impl ErrorWindow {
+    /// Counts one; true if it is the `budget`-th within `window`.
+    pub(crate) fn charge(&mut self, now: Timestamp, budget: usize, window: Duration) -> bool {
+        while self
+            .discards
+            .front()
+            .is_some_and(|&first| now.since(first) >= window)
+        {
+            self.discards.pop_front();
+        }
+        self.discards.push_back(now);
+        self.discards.len() >= budget
+    }
+}
+
+/// All sessions of a shard, by slot.
+///
+/// Invariant: a free slot's generation is that of its next owner, and a slot is free, taken or
+/// retired, never two of these.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    len: usize,
+    /// Generations are below this; tests lower it.
+    generations: u32,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    session: Option<Session>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let generations = SessionKey::GENERATIONS;
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+            generations,
+        }
+    }
+}
+
+impl Sessions {
+    pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
+        self.len += 1;
+        if let Some(slot) = self.free.pop() {
+            let entry = &mut self.slots[slot as usize];
+            entry.session = Some(session);
+            return SessionKey::new(slot, entry.generation);
+        }
+        let slot = u32::try_from(self.slots.len()).expect("sessions_max is far below 2^32");
+        self.slots.push(Slot {
+            generation: 0,
+            session: Some(session),
+        });
+        SessionKey::new(slot, 0)
+    }
+
+    pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
+        let entry = self.slots.get_mut(key.slot() as usize)?;
+        if entry.generation != key.generation() {
+            return None;
+        }
+        let session = entry.session.take()?;
+        self.len -= 1;
+        entry.generation += 1;
+        if entry.generation < self.generations {
+            self.free.push(key.slot());
+        }
+        Some(session)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
+        let entry = self.slots.get(key.slot() as usize)?;
+        entry
+            .session
+            .as_ref()
+            .filter(|_| entry.generation == key.generation())
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        let entry = self.slots.get_mut(key.slot() as usize)?;
+        entry
+            .session
+            .as_mut()
+            .filter(|_| entry.generation == key.generation())
+    }
+
+    /// The key of whoever owns `slot` now.
+    pub(crate) fn key_at(&self, slot: u32) -> Option<SessionKey> {
+        let entry = self.slots.get(slot as usize)?;
+        entry
+            .session
+            .is_some()
+            .then(|| SessionKey::new(slot, entry.generation))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
+        (0..).zip(&self.slots).filter_map(|(slot, entry)| {
+            Some((
+                SessionKey::new(slot, entry.generation),
+                entry.session.as_ref()?,
+            ))
+        })
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        Session::new(0, Peer::Memory, Timestamp::default())
+    }
+
+    #[test]
+    fn a_key_of_a_former_owner_reaches_nobody() {
+        let mut sessions = Sessions::default();
+        let first = sessions.insert(session());
+        assert!(sessions.remove(first).is_some());
+        let second = sessions.insert(session());
+        assert_eq!(second, SessionKey::new(first.slot(), 1));
+        assert!(sessions.get(first).is_none() && sessions.get_mut(first).is_none());
+        assert!(sessions.remove(first).is_none());
+        assert_eq!((sessions.len(), sessions.key_at(0)), (1, Some(second)));
+    }
+
+    #[test]
+    fn a_slot_whose_generation_would_wrap_is_retired() {
+        let mut sessions = Sessions {
+            generations: 3,
+            ..Sessions::default()
+        };
+        for generation in 0..3 {
+            let key = sessions.insert(session());
+            assert_eq!(key, SessionKey::new(0, generation));
+            sessions.remove(key);
+        }
+        assert_eq!(sessions.insert(session()), SessionKey::new(1, 0));
+    }
+
+    #[test]
+    fn the_error_window_slides() {
+        let second = |n: u64| Timestamp::from(Duration::from_secs(n));
+        let mut errors = ErrorWindow::default();
+        let mut charge = |at| errors.charge(second(at), 3, Duration::from_secs(10));
+        assert!(!charge(0));
+        assert!(!charge(1));
+        assert!(!charge(10), "the first has left the window");
+        assert!(charge(10));
+    }
+
+    #[test]
+    fn close_reasons_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<_> = CloseReason::ALL.map(CloseReason::name).into();
+        assert_eq!(names.len(), CloseReason::ALL.len());
+    }
+}

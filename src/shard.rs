@@ -1,0 +1,444 @@
+//! The broker, in memory: sessions, who wants what, and what everyone is owed.
+//!
+//! A shard is handed bytes, keys and the time, and hands back work. It knows no socket, clock or
+//! thread, so an engine, a simulator, a fuzzer or a test can drive it. The calls of one turn:
+//!
+//! ```text
+//! open, then per receive   remainder -> receive (again while it returns a rest, after a flush)
+//! end of stream, errors    gone
+//! answers of tickets       resolve -> next_resumed
+//! per dirty session        next_dirty -> outgoing -> sent
+//! a socket has room        writable
+//! time                     expire, deadline
+//! end of the turn          next_closed -> reaped; end_turn
+//! ```
+//!
+//! Nothing flows back up: `receive` never writes, and a session that must end is only marked, so no
+//! list is changed while it is walked.
+
+use std::io;
+
+use crate::arena::Arena;
+use crate::config::{Config, Limits, ListenerConfig};
+use crate::deadline::{DeadlineQueue, Timestamp};
+use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
+use crate::metrics::{Counters, DropReason, RefuseReason};
+use crate::outbound::Pieces;
+use crate::packet::Frame;
+use crate::register::Register;
+use crate::session::{
+    CloseReason, Foreign, Peer, Session, SessionInfo, SessionKey, SessionState, Sessions,
+};
+
+mod flush;
+mod receive;
+
+pub use flush::{Outgoing, SendOutcome};
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// The peer ended its stream, and every byte before was received.
+    Eof,
+    /// The socket failed.
+    Failed(io::ErrorKind),
+}
+
+/// A session that has ended: everything about it is settled but its slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// Its key; valid until `reaped`.
+    pub key: SessionKey,
+    /// The number that logs show.
+    pub number: u64,
+    /// Who was at the other end.
+    pub peer: Peer,
+    /// Why.
+    pub reason: CloseReason,
+    /// Deliveries that it was owed and did not get.
+    pub dropped: u64,
+    /// What the peer seems to have spoken, if not HVLP.
+    pub foreign: Option<Foreign>,
+}
+
+/// The sans-I/O state of one reactor.
+#[derive(Debug)]
+pub struct Shard<H> {
+    /// Sessions are numbered `id`, `id + 64`, `id + 128`, ...: unique over all shards.
+    next_number: u64,
+    handler: H,
+    resolver: Resolver,
+    limits: Limits,
+    listener: ListenerConfig,
+    register: Register,
+    sessions: Sessions,
+    pieces: Pieces,
+    /// Sessions with something to send; `dirty[..flushed]` have had their turn.
+    dirty: Vec<SessionKey>,
+    flushed: usize,
+    /// Sessions to be flushed in the next turn, although nothing new comes for them.
+    again: Vec<SessionKey>,
+    closing: Vec<SessionKey>,
+    resumed: Vec<SessionKey>,
+    /// Buffers of remainders, for the next session that needs one.
+    spare: Vec<Vec<u8>>,
+    connect_deadlines: DeadlineQueue,
+    frame_deadlines: DeadlineQueue,
+    progress_deadlines: DeadlineQueue,
+    backlog_total: usize,
+    held_total: usize,
+    draining: bool,
+    counters: Counters,
+}
+
+/// Session numbers of different shards differ in their remainder by this.
+const SHARDS_MAX: u64 = 64;
+/// Enough for one turn's cut frames; a buffer takes 256 bytes.
+const SPARE_MAX: usize = 64;
+
+impl<H: SessionHandler> Shard<H> {
+    /// Shard number `id` (0 to 63) of a broker. Tickets of `handler` answer through `resolver`.
+    ///
+    /// # Panics
+    /// If `id` is above 63.
+    pub fn new(id: u8, config: &Config, handler: H, resolver: Resolver) -> Self {
+        assert!(u64::from(id) < SHARDS_MAX, "shards are numbered 0 to 63");
+        Self {
+            next_number: u64::from(id),
+            handler,
+            resolver,
+            limits: config.limits.clone(),
+            listener: config.listener.clone(),
+            register: Register::new(),
+            sessions: Sessions::default(),
+            pieces: Pieces::default(),
+            dirty: Vec::new(),
+            flushed: 0,
+            again: Vec::new(),
+            closing: Vec::new(),
+            resumed: Vec::new(),
+            spare: Vec::new(),
+            connect_deadlines: DeadlineQueue::new(config.listener.connect_timeout),
+            frame_deadlines: DeadlineQueue::new(config.listener.frame_timeout),
+            progress_deadlines: DeadlineQueue::new(config.listener.progress_timeout),
+            backlog_total: 0,
+            held_total: 0,
+            draining: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A connection exists: gives it a session in `WaitConnect`.
+    ///
+    /// # Errors
+    /// `SessionsMax` when the table is full; counted here.
+    pub fn open(&mut self, now: Timestamp, peer: Peer) -> Result<SessionKey, RefuseReason> {
+        if self.sessions.len() >= self.limits.sessions_max || self.draining {
+            self.refuse(RefuseReason::SessionsMax);
+            return Err(RefuseReason::SessionsMax);
+        }
+        self.next_number += SHARDS_MAX;
+        let key = self
+            .sessions
+            .insert(Session::new(self.next_number, peer, now));
+        self.connect_deadlines.arm(key.slot(), now);
+        self.counters.sessions_opened += 1;
+        Ok(key)
+    }
+
+    /// The number by which people know the session `key`.
+    pub fn number(&self, key: SessionKey) -> Option<u64> {
+        self.sessions.get(key).map(|session| session.number)
+    }
+
+    /// Counts a connection that never got a session.
+    pub fn refuse(&mut self, reason: RefuseReason) {
+        self.counters.count_refused(reason, 1);
+    }
+
+    /// The stream of `key` has ended.
+    pub fn gone(&mut self, key: SessionKey, gone: Gone) {
+        let Some(session) = self.sessions.get(key) else {
+            return self.count_stale_event();
+        };
+        let cut = !session.remainder.is_empty();
+        self.close(
+            key,
+            match gone {
+                Gone::Eof if cut => CloseReason::EofMidFrame,
+                Gone::Eof => CloseReason::Eof,
+                Gone::Failed(io::ErrorKind::TimedOut) => CloseReason::WriteTimeout,
+                Gone::Failed(
+                    io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe,
+                ) => CloseReason::Reset,
+                Gone::Failed(io::ErrorKind::WriteZero) => CloseReason::WriteZero,
+                Gone::Failed(io::ErrorKind::OutOfMemory) => CloseReason::NoMemory,
+                Gone::Failed(_) => CloseReason::IoError,
+            },
+        );
+    }
+
+    /// Marks a session to end with this turn. The first reason stays.
+    pub fn close(&mut self, key: SessionKey, reason: CloseReason) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.closing.is_some() {
+            return;
+        }
+        session.closing = Some(reason);
+        self.closing.push(key);
+        if !reason.flushes() {
+            self.drop_owed(key, DropReason::of_close(reason));
+        }
+    }
+
+    /// The answer of a ticket: its session is connected, or closed.
+    pub fn resolve(&mut self, now: Timestamp, resolution: Resolution) {
+        let key = resolution.key;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.state != SessionState::Verifying || session.closing.is_some() {
+            return;
+        }
+        self.held_total -= session.remainder.len();
+        match resolution.verdict {
+            Ok(()) => {
+                session.state = SessionState::Connected;
+                self.connect_deadlines.disarm(key.slot());
+                if !session.remainder.is_empty() {
+                    self.frame_deadlines.rearm(key.slot(), now);
+                }
+                self.resumed.push(key);
+            }
+            // Out of `Verifying` all the same: what it held is settled.
+            Err(refusal) => {
+                session.state = SessionState::WaitConnect;
+                self.close(key, refusal.close_reason());
+            }
+        }
+    }
+
+    /// The next session that is read again: first what it holds, then its socket.
+    pub fn next_resumed(&mut self) -> Option<SessionKey> {
+        self.resumed.pop()
+    }
+
+    /// Whether `key` is a session of now.
+    pub fn is_open(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some()
+    }
+
+    /// Whether input of this session would be taken.
+    pub fn wants_input(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            session.closing.is_none() && session.state != SessionState::Verifying
+        }) && !self.draining
+    }
+
+    /// Counts an event for a session that has ended.
+    pub const fn count_stale_event(&mut self) {
+        self.counters.stale_events += 1;
+    }
+
+    /// Counts a session whose reading goes on in the next turn.
+    pub const fn count_read_budget_exhausted(&mut self) {
+        self.counters.read_budget_exhausted += 1;
+    }
+
+    /// Ends every wait that is over at `now`.
+    pub fn expire(&mut self, now: Timestamp) {
+        while let Some(slot) = self.connect_deadlines.pop_expired(now) {
+            self.close_slot(slot, CloseReason::ConnectTimeout);
+        }
+        while let Some(slot) = self.frame_deadlines.pop_expired(now) {
+            self.close_slot(slot, CloseReason::FrameTimeout);
+        }
+        while let Some(slot) = self.progress_deadlines.pop_expired(now) {
+            self.close_slot(slot, CloseReason::SlowConsumerStalled);
+        }
+    }
+
+    /// When `expire` is to be called next, if nothing else happens.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let queues = [
+            &self.connect_deadlines,
+            &self.frame_deadlines,
+            &self.progress_deadlines,
+        ];
+        queues.iter().filter_map(|queue| queue.first()).min()
+    }
+
+    /// Takes no more input; each session ends as soon as nothing is owed to it.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close_if_drained(key);
+        }
+    }
+
+    /// Ends every session, whatever it is owed.
+    pub fn close_all(&mut self) {
+        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close(key, CloseReason::Shutdown);
+        }
+    }
+
+    fn close_slot(&mut self, slot: u32, reason: CloseReason) {
+        if let Some(key) = self.sessions.key_at(slot) {
+            self.close(key, reason);
+        }
+    }
+
+    fn close_if_drained(&mut self, key: SessionKey) {
+        let drained = |session: &Session| session.outbound.owed() == 0;
+        if self.draining && self.sessions.get(key).is_some_and(drained) {
+            self.close(key, CloseReason::Shutdown);
+        }
+    }
+
+    /// The next session that ended in this turn. Its subscriptions are gone, what it was still owed
+    /// is counted; its slot stays taken until `reaped`.
+    pub fn next_closed(&mut self) -> Option<Closed> {
+        let key = self.closing.pop()?;
+        let session = self.sessions.get(key)?;
+        let reason = session
+            .closing
+            .expect("it is on the list of closing sessions");
+        let dropped = self.drop_owed(key, DropReason::of_close(reason));
+        self.register.remove_session(key);
+        for queue in [
+            &mut self.connect_deadlines,
+            &mut self.frame_deadlines,
+            &mut self.progress_deadlines,
+        ] {
+            queue.disarm(key.slot());
+        }
+        self.counters.count_closed(reason, 1);
+
+        let session = self.sessions.get_mut(key)?;
+        let remainder = std::mem::take(&mut session.remainder);
+        if session.state == SessionState::Verifying {
+            self.held_total -= remainder.len();
+            session.state = SessionState::WaitConnect;
+        }
+        let (number, peer, foreign) = (session.number, session.peer, session.foreign);
+        self.keep_spare(remainder);
+        self.handler.on_close(SessionView { number, peer }, reason);
+        Some(Closed {
+            key,
+            number,
+            peer,
+            reason,
+            dropped,
+            foreign,
+        })
+    }
+
+    /// Whether the session holds input that waits to be parsed, beside its socket.
+    pub fn has_held(&self, key: SessionKey) -> bool {
+        let holds = |session: &Session| {
+            session.state == SessionState::Connected
+                && Frame::split_first(&session.remainder).is_some()
+        };
+        self.sessions.get(key).is_some_and(holds)
+    }
+
+    /// Takes back `open`: the connection could not be watched, so it never was a session.
+    pub fn forget(&mut self, key: SessionKey, reason: RefuseReason) {
+        self.connect_deadlines.disarm(key.slot());
+        self.sessions.remove(key);
+        self.counters.sessions_opened -= 1;
+        self.refuse(reason);
+    }
+
+    /// Nothing of the connection is in flight any more: the slot is free from the next turn on.
+    pub fn reaped(&mut self, key: SessionKey) {
+        let session = self.sessions.remove(key);
+        debug_assert!(session.is_none_or(|session| session.closing.is_some()));
+    }
+
+    /// Nothing of this turn is read by the kernel any more: all pieces are void.
+    pub fn end_turn(&mut self, arena: &mut Arena) {
+        debug_assert!(self.is_settled(), "every dirty session was flushed");
+        self.counters.turns += 1;
+        arena.end_turn();
+    }
+
+    /// The counters, with `deliveries_owed` as it is now.
+    pub fn counters(&self) -> Counters {
+        let owed = self
+            .sessions
+            .iter()
+            .map(|(_, session)| session.outbound.owed())
+            .sum();
+        Counters {
+            deliveries_owed: owed,
+            ..self.counters.clone()
+        }
+    }
+
+    /// Who wants what, here.
+    pub const fn register(&self) -> &Register {
+        &self.register
+    }
+
+    /// How many slots are taken.
+    pub const fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// What is known of each session that has not ended.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionKey, SessionInfo)> {
+        let live = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.closing.is_none());
+        live.map(|(key, session)| {
+            let info = SessionInfo {
+                number: session.number,
+                peer: session.peer,
+                state: session.state,
+                since: session.opened,
+                topics: self.register.topics(key).map(String::from).collect(),
+                frames_in: session.frames_in,
+                deliveries: session.deliveries,
+                owed: session.outbound.owed(),
+                backlog_bytes: session.outbound.backlog_bytes(),
+            };
+            (key, info)
+        })
+    }
+
+    /// Drops and counts everything that a session is owed.
+    fn drop_owed(&mut self, key: SessionKey, reason: DropReason) -> u64 {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return 0;
+        };
+        self.backlog_total -= session.outbound.backlog_bytes();
+        let backlog = session.outbound.backlog.take();
+        let frames = session.outbound.take_pieces() + backlog.map_or(0, |backlog| backlog.frames());
+        self.counters.count_dropped(reason, frames);
+        frames
+    }
+
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        // A buffer that held a whole receive is not worth keeping.
+        if (1..=SPARE_LEN_MAX).contains(&buffer.capacity()) && self.spare.len() < SPARE_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && (self.sessions.len() > 64 || self.counters().is_conserved())
+    }
+}
+
+/// A remainder is at most 256 bytes; allocators round up.
+const SPARE_LEN_MAX: usize = 512;

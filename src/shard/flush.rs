@@ -1,0 +1,214 @@
+//! Bytes out: what each dirty session is owed, and what its socket took of it.
+
+use std::io;
+
+use crate::arena::{Arena, Piece};
+use crate::deadline::Timestamp;
+use crate::handler::SessionHandler;
+use crate::metrics::DropReason;
+use crate::outbound::{Kept, Refused};
+use crate::session::{CloseReason, SessionKey};
+use crate::shard::{Gone, Shard};
+
+/// What one send is to offer to a session's socket.
+#[derive(Debug)]
+pub enum Outgoing<P, B> {
+    /// One stretch, sent from where it lies.
+    Run(Piece),
+    /// Several stretches, oldest first.
+    Scattered(P),
+    /// What the socket refused before, in stretches of up to 64 KiB, oldest first. It need not be
+    /// offered whole.
+    Backlog(B),
+    /// Nothing now: the socket is full, or the session has just been closed.
+    Nothing,
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The kernel took all that was offered: this many bytes.
+    Whole(usize),
+    /// The kernel took this many bytes, perhaps none, and then was full.
+    Short(usize),
+    /// The socket failed.
+    Failed(io::ErrorKind),
+}
+
+impl<H: SessionHandler> Shard<H> {
+    /// The next session with something to send; each once per flush.
+    pub fn next_dirty(&mut self) -> Option<SessionKey> {
+        let Some(&key) = self.dirty.get(self.flushed) else {
+            // All have been offered or kept: no session holds a piece any more.
+            self.dirty.clear();
+            self.flushed = 0;
+            self.pieces.clear();
+            return None;
+        };
+        self.flushed += 1;
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.outbound.dirty = false;
+        }
+        Some(key)
+    }
+
+    /// Whether the next turn has something to send already, so that it must not sleep.
+    pub const fn is_dirty(&self) -> bool {
+        !self.again.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// Makes those dirty that could send more than one turn's share. Called as a turn begins.
+    pub fn begin_turn(&mut self) {
+        for key in std::mem::take(&mut self.again) {
+            self.mark_dirty(key);
+        }
+    }
+
+    /// The socket of a session takes bytes again.
+    pub fn writable(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.outbound.blocked
+        {
+            session.outbound.blocked = false;
+            self.mark_dirty(key);
+        }
+    }
+
+    /// What to offer to the socket of `key`. A backlog goes first, and new pieces behind it.
+    pub fn outgoing<'a>(
+        &'a mut self,
+        now: Timestamp,
+        key: SessionKey,
+        arena: &Arena,
+    ) -> Outgoing<impl Iterator<Item = Piece> + 'a, impl Iterator<Item = &'a [u8]> + 'a> {
+        let behind = self.sessions.get(key).is_some_and(|session| {
+            session.outbound.has_pieces()
+                && (session.outbound.blocked || session.outbound.backlog.is_some())
+        });
+        if behind {
+            self.keep_rest(now, key, arena, 0);
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return Outgoing::Nothing;
+        };
+        if session.outbound.blocked {
+            return Outgoing::Nothing;
+        }
+        if let Some(backlog) = &session.outbound.backlog {
+            return Outgoing::Backlog(backlog.chunks());
+        }
+        let mut pieces = session.outbound.pieces(&self.pieces).peekable();
+        match pieces.next() {
+            None => Outgoing::Nothing,
+            Some(only) if pieces.peek().is_none() => Outgoing::Run(only),
+            Some(_) => Outgoing::Scattered(session.outbound.pieces(&self.pieces)),
+        }
+    }
+
+    /// What became of the offer, while the pieces are still valid.
+    pub fn sent(&mut self, now: Timestamp, key: SessionKey, arena: &Arena, outcome: SendOutcome) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let (taken, whole) = match outcome {
+            SendOutcome::Whole(taken) => (taken, true),
+            SendOutcome::Short(taken) => (taken, false),
+            SendOutcome::Failed(kind) => return self.gone(key, Gone::Failed(kind)),
+        };
+        self.counters.sends += u64::from(taken > 0);
+        self.counters.short_sends += u64::from(!whole);
+        self.counters.bytes_out += taken as u64;
+        session.outbound.blocked = !whole;
+        if session.outbound.backlog.is_some() {
+            self.advance_backlog(now, key, taken);
+        } else if whole {
+            // A complete send settles everything at once: no header is walked.
+            self.counters.deliveries_written += session.outbound.take_pieces();
+        } else {
+            self.keep_rest(now, key, arena, taken);
+        }
+        self.close_if_drained(key);
+    }
+
+    fn advance_backlog(&mut self, now: Timestamp, key: SessionKey, taken: usize) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = session.outbound.backlog_bytes();
+        let Some(backlog) = session.outbound.backlog.as_mut() else {
+            return;
+        };
+        self.counters.deliveries_written += backlog.advance(taken);
+        let is_empty = backlog.is_empty();
+        if is_empty {
+            session.outbound.backlog = None;
+            self.progress_deadlines.disarm(key.slot());
+        } else if taken > 0 {
+            self.progress_deadlines.rearm(key.slot(), now);
+        }
+        self.backlog_total -= before - session.outbound.backlog_bytes();
+        if !is_empty && !session.outbound.blocked {
+            self.again.push(key);
+        }
+    }
+
+    /// Copies what the socket did not take of this turn's pieces, within the bounds.
+    fn keep_rest(&mut self, now: Timestamp, key: SessionKey, arena: &Arena, taken: usize) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let outbound = &mut session.outbound;
+        let before = outbound.backlog_bytes();
+        let bytes_max = self.listener.outbound_max;
+        let Kept {
+            written,
+            dropped,
+            refused,
+        } = outbound.keep_rest(&self.pieces, arena, taken, bytes_max);
+        self.backlog_total = self.backlog_total + outbound.backlog_bytes() - before;
+        self.counters.deliveries_written += written;
+        if taken > 0 {
+            self.progress_deadlines.disarm(key.slot());
+        }
+        self.progress_deadlines.arm(key.slot(), now);
+        match refused {
+            None if self.backlog_total > self.limits.outbound_total_max => self.evict(),
+            None => {}
+            Some(Refused::Full) => {
+                self.counters.count_dropped(DropReason::SlowClose, dropped);
+                self.close(key, CloseReason::SlowConsumerBytes);
+            }
+            Some(Refused::NoMemory) => {
+                self.counters.count_dropped(DropReason::NoMemory, dropped);
+                self.close(key, CloseReason::NoMemory);
+            }
+        }
+    }
+
+    /// Closes the sessions with the largest backlogs until all together take 90 % of their bound.
+    fn evict(&mut self) {
+        let mut backlogs: Vec<_> = self
+            .sessions
+            .iter()
+            .map(|(key, session)| (session.outbound.backlog_bytes(), key))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        backlogs.sort_unstable_by(|a, b| b.cmp(a));
+        let target = self.limits.outbound_total_max / 10 * 9;
+        for (_, key) in backlogs {
+            if self.backlog_total <= target {
+                break;
+            }
+            self.close(key, CloseReason::SlowConsumerEvicted);
+        }
+    }
+
+    fn mark_dirty(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && !session.outbound.dirty
+        {
+            session.outbound.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+}
