@@ -1,4 +1,60 @@
-//! HVLP: publish/subscribe of tiny messages.
+//! HVLP: publish/subscribe of tiny messages. A two-byte header, frames of at most 257 bytes, and a
+//! broker that gives each message to thousands of subscribers in microseconds.
+//!
+//! This page is the architecture; every module below begins with what it is for.
+//!
+//! ```text
+//!    packet            core: no I/O, no clock, no threads                      shell
+//!  ┌──────────┐   ┌───────────────────────────────────────────────┐   ┌────────────────────┐
+//!  │ bytes ⇄  │◀──│ register   session   outbound   arena   shard │◀──│ reactor   broker   │
+//!  │ meaning  │   │ who wants it, what they are owed, in order    │   │ sockets, threads   │
+//!  └──────────┘   └───────────────────────────────────────────────┘   └────────────────────┘
+//!       ▲
+//!       └── client
+//! ```
+//!
+//! # The way of a message
+//!
+//! ```text
+//! publisher's socket ─read→ arena (segments of this turn)       the session's remainder in front
+//!    ─Frame::split_first→ frame ─same topic as before?→ extend the run
+//!    ─Register::route→ subscribers                              one lookup per run
+//!         ─Outbound::push(piece)→ the session is dirty          adjacent pieces merge
+//! end of turn: dirty sessions ─in place or gathered→ one send   refused bytes go to the backlog
+//!              arena voided: no reference counts anywhere
+//! ```
+//!
+//! The frame that arrived is the frame that leaves: nothing is encoded again, nothing on this path
+//! allocates, locks, logs or counts references per message. Every delivery ends in exactly one
+//! counter ([`metrics::Counters`]).
+//!
+//! # Modules, in the order of the flow
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`packet`] | the wire: frames, packets, encoding; `no_std`, all that is left without features |
+//! | [`address`] | `host:port`, `[v6]:port`, `unix:/path` |
+//! | [`arena`] | the bytes of one turn |
+//! | [`register`] | topic -> subscribers, session -> topics |
+//! | [`outbound`] | what one session is owed |
+//! | [`session`] | keys, states, close reasons |
+//! | [`shard`] | the broker, in memory |
+//! | [`handler`] | `SessionHandler`: where behaviour is added |
+//! | [`deadline`], [`metrics`], [`config`] | time, counters, settings |
+//! | `reactor` | one thread's loop, its sockets and transports |
+//! | [`Broker`] | built, spawned, asked, stopped |
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `client` | the client library |
+//! | `broker` | the core, the reactor and [`Broker`] |
+//! | `cli` | what the programs `hvlp-broker` and `hvlp` need |
+//! | `control`, `tls`, `websocket`, `uring` | nothing yet: names kept for those parts |
+//!
+//! All are on by default. With none of them the crate is the packet codec alone, without `std` and
+//! without `alloc`.
 #![cfg_attr(not(any(feature = "client", feature = "broker")), no_std)]
 
 #[cfg(any(feature = "client", feature = "broker"))]
@@ -16,7 +72,7 @@ pub mod handler;
 #[cfg(feature = "broker")]
 pub mod metrics;
 #[cfg(feature = "broker")]
-mod outbound;
+pub mod outbound;
 pub mod packet;
 #[cfg(feature = "broker")]
 mod reactor;

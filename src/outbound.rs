@@ -10,7 +10,7 @@ use crate::packet::{FRAME_LEN_MAX, Frame};
 
 /// The pieces of every session of a reactor, as lists in one vector.
 #[derive(Debug, Default)]
-pub(crate) struct Pieces {
+pub struct Pieces {
     nodes: Vec<Node>,
 }
 
@@ -23,15 +23,20 @@ struct Node {
 const NONE: u32 = u32::MAX;
 
 impl Pieces {
-    pub(crate) const fn len(&self) -> usize {
+    /// How many pieces there are, over all sessions.
+    pub const fn len(&self) -> usize {
         self.nodes.len()
     }
 
+    /// Whether no session has a piece.
+    pub const fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// Voids all lists; no session may hold one any more.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
+        // The memory stays: a turn like the last one allocates nothing. `pieces_per_turn` bounds it.
         self.nodes.clear();
-        // A burst's memory goes when the burst has: what `pieces_per_turn` allows is 4 MiB.
-        self.nodes.shrink_to(64 * 1024);
     }
 
     fn iter(&self, head: u32) -> impl Iterator<Item = Piece> + '_ {
@@ -46,11 +51,11 @@ impl Pieces {
 
 /// There is no memory for what is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NoMemory;
+pub struct NoMemory;
 
 /// Why bytes were not taken into a backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// The bound is reached.
     Full,
     /// There is no memory.
@@ -62,7 +67,7 @@ pub(crate) enum Refused {
 /// Invariant: no two neighbouring pieces touch (`push` merges them), and `piece_frames` is the
 /// number of frames in the pieces.
 #[derive(Debug)]
-pub(crate) struct Outbound {
+pub struct Outbound {
     head: u32,
     tail: u32,
     piece_frames: u32,
@@ -90,12 +95,7 @@ impl Default for Outbound {
 impl Outbound {
     /// Adds a piece of `frames` frames.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        pieces: &mut Pieces,
-        piece: Piece,
-        frames: u32,
-    ) -> Result<(), NoMemory> {
+    pub fn push(&mut self, pieces: &mut Pieces, piece: Piece, frames: u32) -> Result<(), NoMemory> {
         if let Some(last) = pieces.nodes.get_mut(self.tail as usize)
             && let Some(joined) = last.piece.joined(piece)
         {
@@ -116,27 +116,28 @@ impl Outbound {
     }
 
     /// This turn's pieces, oldest first.
-    pub(crate) fn pieces<'a>(&self, pieces: &'a Pieces) -> impl Iterator<Item = Piece> + 'a {
+    pub fn pieces<'a>(&self, pieces: &'a Pieces) -> impl Iterator<Item = Piece> + 'a {
         pieces.iter(self.head)
     }
 
     /// Forgets this turn's pieces and returns how many frames they had.
-    pub(crate) fn take_pieces(&mut self) -> u64 {
+    pub fn take_pieces(&mut self) -> u64 {
         (self.head, self.tail) = (NONE, NONE);
         u64::from(std::mem::take(&mut self.piece_frames))
     }
 
-    pub(crate) const fn has_pieces(&self) -> bool {
+    /// Whether this turn brought anything.
+    pub const fn has_pieces(&self) -> bool {
         self.head != NONE
     }
 
     /// Frames that are neither written nor dropped.
-    pub(crate) fn owed(&self) -> u64 {
+    pub fn owed(&self) -> u64 {
         u64::from(self.piece_frames) + self.backlog.as_ref().map_or(0, |backlog| backlog.frames)
     }
 
     /// Bytes of memory that the backlog takes.
-    pub(crate) fn backlog_bytes(&self) -> usize {
+    pub fn backlog_bytes(&self) -> usize {
         self.backlog
             .as_ref()
             .map_or(0, |backlog| backlog.allocated())
@@ -144,7 +145,7 @@ impl Outbound {
 
     /// Copies what the socket did not take of this turn's pieces: everything behind the first
     /// `taken` bytes. The pieces are forgotten.
-    pub(crate) fn keep_rest(
+    pub fn keep_rest(
         &mut self,
         pieces: &Pieces,
         arena: &Arena,
@@ -182,13 +183,13 @@ impl Outbound {
 /// What became of the frames that a socket did not take all of. What is neither written nor dropped
 /// lies in the backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub struct Kept {
     /// Frames whose last byte the kernel took.
-    pub(crate) written: u64,
+    pub written: u64,
     /// Frames that found no room; 0 unless `refused` says why.
-    pub(crate) dropped: u64,
+    pub dropped: u64,
     /// Set if the session must be closed.
-    pub(crate) refused: Option<Refused>,
+    pub refused: Option<Refused>,
 }
 
 /// Of bytes that begin with a frame: what is left of that frame behind its first `skip` bytes, and
@@ -206,7 +207,7 @@ fn split_begun(bytes: &[u8], skip: usize) -> (&[u8], &[u8]) {
 /// a frame whose beginning was written. `frames` counts that one too, and `len` is the sum of what
 /// lies in the chunks.
 #[derive(Debug, Default)]
-pub(crate) struct Backlog {
+pub struct Backlog {
     chunks: VecDeque<Chunk>,
     len: usize,
     frames: u64,
@@ -225,21 +226,23 @@ const CHUNK_LEN_MIN: usize = 4 * 1024;
 const CHUNK_LEN_MAX: usize = 64 * 1024;
 
 impl Backlog {
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether the socket has taken everything.
+    pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(crate) const fn frames(&self) -> u64 {
+    /// How many frames lie in it, one that has begun included.
+    pub const fn frames(&self) -> u64 {
         self.frames
     }
 
     /// Bytes of memory: chunks as they were allocated, and what holds them.
-    pub(crate) fn allocated(&self) -> usize {
+    pub fn allocated(&self) -> usize {
         self.allocated + self.chunks.capacity() * size_of::<Chunk>() + size_of::<Self>()
     }
 
     /// What lies in it, in stretches of up to 64 KiB, oldest first.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.chunks.iter().map(|chunk| &chunk.bytes[chunk.taken..])
     }
 
@@ -301,7 +304,7 @@ impl Backlog {
     }
 
     /// The socket took `taken` bytes from the front; returns how many frames that completed.
-    pub(crate) fn advance(&mut self, mut taken: usize) -> u64 {
+    pub fn advance(&mut self, mut taken: usize) -> u64 {
         debug_assert!(taken <= self.len);
         let before = self.frames;
         self.len -= taken;
@@ -352,7 +355,7 @@ impl Backlog {
 
 /// The longest stretch of whole frames at the front of `bytes` that is at most `len_max` long, and
 /// how many frames that are.
-pub(crate) fn whole_frames(bytes: &[u8], len_max: usize) -> (usize, u64) {
+pub fn whole_frames(bytes: &[u8], len_max: usize) -> (usize, u64) {
     let (mut len, mut frames) = (0, 0);
     while let Some((frame, _)) = Frame::split_first(&bytes[len..]) {
         if len + frame.bytes().len() > len_max {
@@ -371,7 +374,7 @@ mod tests {
 
     /// Frames of all lengths between 4 and 257 bytes.
     fn frames(count: usize) -> Vec<u8> {
-        let frame = |n: usize| FrameBuf::publish("t", &vec![n as u8; n * 37 % 254]).unwrap();
+        let frame = |n: usize| FrameBuf::publish("t", &vec![7; n * 37 % 254]).unwrap();
         (0..count).flat_map(|n| frame(n).bytes().to_vec()).collect()
     }
 
