@@ -153,6 +153,13 @@ fn greet(addresses: &[Address], insecure: bool, outbound_max: &str) {
 }
 
 fn part(counters: &Counters) {
+    for (name, label, value) in counters
+        .samples()
+        .into_iter()
+        .filter(|(.., value)| *value > 0)
+    {
+        tracing::debug!(label, value, "{name}");
+    }
     let (written, dropped) = (
         counters.deliveries_written,
         counters.deliveries_dropped.total(),
