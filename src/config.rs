@@ -163,7 +163,10 @@ pub enum Unit {
 
 /// Declares [`KEYS`]. Durations are held in nanoseconds while they are checked.
 macro_rules! keys {
-    ($($name:literal $unit:ident $($field:ident).+ $how:ident [$least:expr, $most:expr] $reason:literal,)*) => {
+    ($(
+        $name:literal $unit:ident $($field:ident).+ $how:ident [$least:expr, $most:expr]
+            $reason:literal,
+    )*) => {
         /// Every key, in the order of the reference.
         pub const KEYS: &[Key] = &[$(Key {
             name: $name,
@@ -240,7 +243,8 @@ keys! {
         "all backlogs together; the largest is closed first",
     "limits.held_total_max" Size limits.held_total_max number [64 * K, TIB]
         "input that waits for an answer to its CONNECT, all sessions together",
-    "limits.subscriptions_per_session_max" Count limits.subscriptions_per_session_max number [1, ANY]
+    "limits.subscriptions_per_session_max" Count
+        limits.subscriptions_per_session_max number [1, ANY]
         "topics of one session",
     "limits.subscriptions_max" Count limits.subscriptions_max number [1, ANY]
         "subscriptions of all sessions; one costs up to 96 bytes",

@@ -11,9 +11,9 @@ use crate::session::{CloseReason, Peer, SessionKey};
 
 /// What happens to a session, as hooks with default bodies that let everything pass.
 ///
-/// Each reactor has a clone of its own and calls it on its own thread. A hook that waits makes every
-/// session of that reactor wait, and one that panics ends the broker: whatever takes time answers
-/// [`ConnectAnswer::Later`] and goes on elsewhere.
+/// Each reactor has a clone of its own and calls it on its own thread. A hook that waits makes
+/// every session of that reactor wait, and one that panics ends the broker: whatever takes time
+/// answers [`ConnectAnswer::Later`] and goes on elsewhere.
 ///
 /// ```
 /// use hvlp::handler::{SessionHandler, SessionView, Verdict};

@@ -89,3 +89,8 @@ pub mod shard;
 pub use broker::{Broker, BrokerError, BrokerHandle, Builder, RegisterSnapshot};
 #[cfg(feature = "client")]
 pub use client::Client;
+
+/// The README's program runs as a test.
+#[cfg(all(doctest, feature = "client", feature = "broker"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -35,7 +35,8 @@ impl Pieces {
 
     /// Voids all lists; no session may hold one any more.
     pub fn clear(&mut self) {
-        // The memory stays: a turn like the last one allocates nothing. `pieces_per_turn` bounds it.
+        // The memory stays: a turn like the last one allocates nothing. `pieces_per_turn` bounds
+        // it.
         self.nodes.clear();
     }
 
@@ -143,6 +144,18 @@ impl Outbound {
             .map_or(0, |backlog| backlog.allocated())
     }
 
+    /// The socket took `taken` bytes of the backlog; returns how many frames that completed.
+    pub fn advance(&mut self, taken: usize) -> u64 {
+        let Some(backlog) = self.backlog.as_mut() else {
+            return 0;
+        };
+        let frames = backlog.advance(taken);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        frames
+    }
+
     /// Copies what the socket did not take of this turn's pieces: everything behind the first
     /// `taken` bytes. The pieces are forgotten.
     pub fn keep_rest(
@@ -203,9 +216,9 @@ fn split_begun(bytes: &[u8], skip: usize) -> (&[u8], &[u8]) {
 
 /// What a socket refused: frames in chunks, the oldest first.
 ///
-/// Invariant: every chunk holds whole frames, but the first may begin with the last `begun` bytes of
-/// a frame whose beginning was written. `frames` counts that one too, and `len` is the sum of what
-/// lies in the chunks.
+/// Invariant: every chunk holds whole frames, but the first may begin with the last `begun` bytes
+/// of a frame whose beginning was written. `frames` counts that one too, and `len` is the sum of
+/// what lies in the chunks.
 #[derive(Debug, Default)]
 pub struct Backlog {
     chunks: VecDeque<Chunk>,

@@ -16,7 +16,8 @@ use tracing_appender::non_blocking::WorkerGuard;
 #[derive(Debug, Parser)]
 #[command(name = "hvlp-broker", version, max_term_width = 100)]
 struct Args {
-    /// Address to listen on, repeatable: host:port, [v6]:port, unix:/path [default: 127.0.0.1:65432]
+    /// Address to listen on, repeatable: host:port, [v6]:port, unix:/path [default:
+    /// 127.0.0.1:65432]
     #[arg(
         short,
         long,

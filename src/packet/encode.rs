@@ -173,7 +173,8 @@ impl Packet<'_> {
     /// The frame of this packet.
     ///
     /// # Errors
-    /// What does not fit into a frame; `KnownId` for an `Unknown` packet with an id of the protocol.
+    /// What does not fit into a frame; `KnownId` for an `Unknown` packet with an id of the
+    /// protocol.
     pub fn encode(&self) -> Result<FrameBuf, EncodeError> {
         match *self {
             Self::Connect { payload } | Self::Disconnect { payload } => {

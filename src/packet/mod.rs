@@ -1,8 +1,8 @@
 //! The wire format: bytes into meaning and back.
 //!
 //! A [`Frame`] is bytes, a [`Packet`] is what they mean. Both borrow from the buffer that the bytes
-//! were read into; [`FrameBuf`] owns one frame in place. Nothing here does I/O, allocates or panics,
-//! whatever the input: firmware can use this module with `default-features = false`.
+//! were read into; [`FrameBuf`] owns one frame in place. Nothing here does I/O, allocates or
+//! panics, whatever the input: firmware can use this module with `default-features = false`.
 //!
 //! ```
 //! use hvlp::packet::{Frame, FrameBuf, Packet};
@@ -149,8 +149,13 @@ impl fmt::Display for Packet<'_> {
                 write!(f, " payload=[{}]", Hex(payload))
             }
             Self::Subscribe { topics } | Self::Unsubscribe { topics } => {
-                f.write_str(" topics=")?;
-                f.debug_list().entries(topics).finish()
+                // Not `debug_list`: with `{:#}` it would break the line.
+                f.write_str(" topics=[")?;
+                for (position, topic) in topics.enumerate() {
+                    let gap = if position == 0 { "" } else { ", " };
+                    write!(f, "{gap}{topic:?}")?;
+                }
+                f.write_str("]")
             }
             Self::Publish { topic, data } => write!(f, " topic={topic:?} data=[{}]", Hex(data)),
             Self::Unknown { id, payload } => write!(f, " id={id} payload=[{}]", Hex(payload)),

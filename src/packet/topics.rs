@@ -6,8 +6,8 @@ use super::PacketError;
 
 /// A list of topics, borrowed from its frame, in the order in which they stand there.
 ///
-/// Invariant: `strings` is a sequence of whole protocol strings, each of them UTF-8. [`Topics::parse`]
-/// has checked all of it, so a list is applied whole or not at all.
+/// Invariant: `strings` is a sequence of whole protocol strings, each of them UTF-8.
+/// [`Topics::parse`] has checked all of it, so a list is applied whole or not at all.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Topics<'a> {
     strings: &'a [u8],
