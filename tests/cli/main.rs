@@ -109,6 +109,10 @@ fn wrong_usage_is_exit_2_and_says_what_would_be_right() {
         ),
         (vec!["pub", "a", "1", "--interval", "1"], "no unit"),
         (vec!["sub"], "TOPIC"),
+        (
+            vec!["sub", "a", "-v", "--json"],
+            "-v and -N are for text and hex",
+        ),
         (vec!["sub", "a", "-F", "%z"], "has no meaning"),
         (vec!["sub", "a", "-W", "0s"], "0 is no time"),
         (vec!["-s", "a/b:1", "sub", "a"], "write host:port"),

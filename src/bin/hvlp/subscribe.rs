@@ -61,6 +61,12 @@ fn format_argument(text: &str) -> Result<Format, String> {
 
 impl Subscribe {
     pub(crate) fn run(&self, server: &Server) -> Result<Exit, Failure> {
+        let bare = self.json || matches!(self.output, Output::Json | Output::Raw);
+        if bare && (self.verbose || self.no_newline) {
+            return Err(Failure::Usage(
+                "-v and -N are for text and hex: JSON has the topic, raw is the data alone".into(),
+            ));
+        }
         let mut builder = server.builder()?;
         if self.reconnect {
             builder = builder.reconnect(Reconnect::default());
