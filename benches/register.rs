@@ -1,4 +1,4 @@
-//! Register: looking a topic up, adding and removing a subscription, with 1 k, 100 k and 1 M topics.
+//! Register: looking a topic up, adding and removing subscriptions, with 1 k, 100 k and 1 M topics.
 #![allow(
     missing_docs,
     reason = "the macros of criterion make public items without any"

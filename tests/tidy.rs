@@ -322,7 +322,9 @@ fn the_readme_lists_the_options_that_help_lists() {
         return; // no table yet
     };
     let table = behind.lines().skip_while(|line| line.is_empty());
-    let rows = table.take_while(|line| line.starts_with('|'));
+    let rows = table
+        .take_while(|line| line.starts_with('|'))
+        .filter(|row| row.contains('`'));
     let in_readme: Vec<_> = rows
         .filter_map(|row| first_option(row.split('|').nth(1)?))
         .collect();
