@@ -96,8 +96,8 @@ pub struct Shard<H> {
 const SPARE_MAX: usize = 64;
 
 impl<H: SessionHandler> Shard<H> {
-    /// Shard `id`, from 0, of a broker that has `count` of them. Tickets of `handler` answer through
-    /// `resolver`.
+    /// Shard `id`, from 0, of a broker that has `count` of them. Tickets of `handler` answer
+    /// through `resolver`.
     ///
     /// # Panics
     /// If `id` is not below `count`.
