@@ -76,7 +76,8 @@ pub struct Outbound {
     pub(crate) dirty: bool,
     /// Its socket was full, and has not said since that it takes bytes again.
     pub(crate) blocked: bool,
-    pub(crate) backlog: Option<Box<Backlog>>,
+    /// What its socket refused; `None` costs an idle session nothing.
+    pub backlog: Option<Box<Backlog>>,
 }
 
 impl Default for Outbound {
