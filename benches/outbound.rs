@@ -1,4 +1,4 @@
-//! What one session is owed: pieces of a turn, and the backlog of a socket that is full.
+//! Outbound: pushing pieces, and what a socket that takes only a part of them costs.
 #![allow(
     missing_docs,
     reason = "the macros of criterion make public items without any"
@@ -6,85 +6,87 @@
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 use hvlp::arena::{Arena, Piece};
 use hvlp::outbound::{Outbound, Pieces};
 use hvlp::packet::FrameBuf;
 
-const PIECE_COUNT: u32 = 1000;
-const BACKLOG_BYTES_MAX: usize = 64 << 20;
+const FRAMES: usize = 1_000;
+const BYTES_MAX: usize = 8 << 20;
 
-fn frame(data_len: usize) -> FrameBuf {
-    FrameBuf::publish("host/load", &vec![0x5A; data_len]).expect("it fits")
+/// Frames of 64 bytes of data, each its own piece; neighbours touch.
+fn frames(arena: &mut Arena) -> Vec<Piece> {
+    let frame = FrameBuf::publish("host/cpu0/load", &[7; 64]).expect("it fits");
+    (0..FRAMES).map(|_| arena.push(frame.bytes())).collect()
 }
 
-/// Pieces of one frame each, neighbours or apart.
-fn pieces(arena: &mut Arena, data_len: usize, apart: bool) -> Vec<Piece> {
-    let frame = frame(data_len);
-    (0..PIECE_COUNT)
-        .map(|_| {
-            if apart {
-                arena.push(&[0]);
-            }
-            arena.push(frame.bytes())
-        })
-        .collect()
+/// Every second frame, so that no two pieces touch.
+fn apart(pieces: &[Piece]) -> Vec<Piece> {
+    pieces.iter().copied().step_by(2).collect()
 }
 
-/// One push per subscriber and run: the innermost loop of a fan-out.
-fn push(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("push");
-    group.throughput(Throughput::Elements(u64::from(PIECE_COUNT)));
-    for (name, apart) in [("neighbours, merged", false), ("apart", true)] {
-        let mut arena = Arena::new();
-        let owed = pieces(&mut arena, 64, apart);
-        let mut nodes = Pieces::default();
+fn outbound(criterion: &mut Criterion) {
+    let mut arena = Arena::new();
+    let neighbours = frames(&mut arena);
+    let scattered = apart(&neighbours);
+    let mut group = criterion.benchmark_group("outbound");
+    for (name, given) in [
+        ("push_neighbours", &neighbours),
+        ("push_scattered", &scattered),
+    ] {
+        group.throughput(Throughput::Elements(given.len() as u64));
         group.bench_function(name, |bencher| {
+            let mut pieces = Pieces::default();
             bencher.iter(|| {
                 let mut outbound = Outbound::default();
-                for piece in &owed {
-                    let pushed = outbound.push(&mut nodes, black_box(*piece), 1);
-                    debug_assert!(pushed.is_ok());
+                for piece in given {
+                    outbound
+                        .push(&mut pieces, *piece, 1)
+                        .expect("there is memory");
                 }
-                let frames = outbound.take_pieces();
-                nodes.clear();
-                frames
+                black_box(outbound.take_pieces());
+                pieces.clear();
             });
         });
     }
+
+    let owed = |given: &[Piece]| {
+        let (mut pieces, mut outbound) = (Pieces::default(), Outbound::default());
+        for piece in given {
+            outbound
+                .push(&mut pieces, *piece, 1)
+                .expect("there is memory");
+        }
+        (pieces, outbound)
+    };
+    group.throughput(Throughput::Elements(FRAMES as u64));
+    group.bench_function("keep_rest", |bencher| {
+        bencher.iter_batched(
+            || owed(&neighbours),
+            |(pieces, mut outbound)| {
+                black_box(outbound.keep_rest(&pieces, &arena, 100, BYTES_MAX));
+                outbound
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("advance", |bencher| {
+        bencher.iter_batched(
+            || {
+                let (pieces, mut outbound) = owed(&neighbours);
+                outbound.keep_rest(&pieces, &arena, 0, BYTES_MAX);
+                outbound
+            },
+            |mut outbound| {
+                black_box(outbound.advance(FRAMES / 2 * 81 + 40));
+                outbound
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
 }
 
-/// The socket took half a frame: the rest of the turn is copied, then written by and by.
-fn backlog(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("backlog");
-    for data_len in [1, 64, 245] {
-        let mut arena = Arena::new();
-        let owed = pieces(&mut arena, data_len, false);
-        let bytes: usize = owed.iter().map(|piece| piece.len()).sum();
-        group.throughput(Throughput::ElementsAndBytes {
-            elements: u64::from(PIECE_COUNT),
-            bytes: u64::try_from(bytes).expect("a small number"),
-        });
-        group.bench_function(BenchmarkId::new("keep and drain", data_len), |bencher| {
-            bencher.iter(|| {
-                let (mut nodes, mut outbound) = (Pieces::default(), Outbound::default());
-                for piece in &owed {
-                    let pushed = outbound.push(&mut nodes, *piece, 1);
-                    debug_assert!(pushed.is_ok());
-                }
-                let kept = outbound.keep_rest(&nodes, &arena, 5, BACKLOG_BYTES_MAX);
-                let mut backlog = outbound.backlog.take().expect("the socket took 5 bytes");
-                let mut written = kept.written;
-                while !backlog.is_empty() {
-                    let first = backlog.chunks().next().map_or(0, <[u8]>::len);
-                    written += backlog.advance(first.min(16 * 1024));
-                }
-                written
-            });
-        });
-    }
-}
-
-criterion_group!(benches, push, backlog);
+criterion_group!(benches, outbound);
 criterion_main!(benches);

@@ -1,12 +1,10 @@
-//! A whole turn in memory: bytes in, frames split, routed and offered to sockets that take all.
-//!
-//! What the kernel costs comes on top; what is measured here is what the broker adds to it.
+//! The whole shard in memory: what the broker itself costs per delivery, without sockets.
 #![allow(
     missing_docs,
     reason = "the macros of criterion make public items without any"
 )]
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use hvlp::arena::Arena;
 use hvlp::config::Config;
@@ -16,135 +14,103 @@ use hvlp::packet::FrameBuf;
 use hvlp::session::{Peer, SessionKey};
 use hvlp::shard::{Outgoing, SendOutcome, Shard};
 
-const DATA_LEN: usize = 64;
-/// Frames that one receive brings in.
-const BURST: usize = 256;
+/// What one receive brings in at most.
+const RECEIVE_LEN: usize = 256 * 1024;
 
-struct Turns {
+/// A shard, driven by hand: every send is taken whole.
+struct World {
     shard: Shard<Open>,
     arena: Arena,
-    now: Timestamp,
 }
 
-impl Turns {
+impl World {
     fn new() -> Self {
+        let resolver = Resolver::new(|_| ());
         Self {
-            shard: Shard::new(0, &Config::default(), Open, Resolver::new(|_| {})),
+            shard: Shard::new(0, &Config::default(), Open, resolver),
             arena: Arena::new(),
-            now: Timestamp::default(),
         }
     }
 
-    fn connected(&mut self, topics: &[&str]) -> SessionKey {
+    fn open(&mut self, topics: &[String]) -> SessionKey {
         let key = self
             .shard
-            .open(self.now, Peer::Memory)
+            .open(Timestamp::default(), Peer::Memory)
             .expect("there is room");
-        let connect = FrameBuf::connect(&[]).expect("it fits");
-        let subscribe = FrameBuf::subscribe(topics).expect("it fits");
-        self.turn(key, &[connect.bytes(), subscribe.bytes()].concat());
+        self.turn(key, FrameBuf::connect(b"").expect("it fits").bytes());
+        if !topics.is_empty() {
+            self.turn(key, FrameBuf::subscribe(topics).expect("they fit").bytes());
+        }
         key
     }
 
-    /// Receives `bytes` from `key` and sends all that is then owed; returns how many bytes those
-    /// are.
-    fn turn(&mut self, key: SessionKey, bytes: &[u8]) -> usize {
-        self.shard.begin_turn();
+    fn turn(&mut self, key: SessionKey, bytes: &[u8]) {
+        let now = Timestamp::default();
         let piece = self.arena.push(bytes);
-        let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
-        let mut sent = self.flush();
+        let mut rest = self.shard.receive(now, key, &mut self.arena, piece);
+        self.flush();
         while let Some(piece) = rest {
-            rest = self
-                .shard
-                .receive_rest(self.now, key, &mut self.arena, piece);
-            sent += self.flush();
+            rest = self.shard.receive_rest(now, key, &mut self.arena, piece);
+            self.flush();
         }
         self.shard.end_turn(&mut self.arena);
-        sent
     }
 
-    fn flush(&mut self) -> usize {
-        let mut sent = 0;
+    fn flush(&mut self) {
+        let now = Timestamp::default();
         while let Some(key) = self.shard.next_dirty() {
-            let len = match self.shard.outgoing(self.now, key, &self.arena) {
-                Outgoing::Nothing => continue,
+            let len = match self.shard.outgoing(now, key, &self.arena) {
                 Outgoing::Run(piece) => piece.len(),
                 Outgoing::Scattered(pieces) => pieces.map(|piece| piece.len()).sum(),
-                Outgoing::Backlog(chunks) => chunks.map(<[u8]>::len).sum(),
+                Outgoing::Backlog(_) | Outgoing::Nothing => continue,
             };
             self.shard
-                .sent(self.now, key, &self.arena, SendOutcome::Whole(len));
-            sent += len;
-        }
-        sent
-    }
-}
-
-/// One topic, many subscribers.
-fn fan_out(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("fan_out");
-    let frame = FrameBuf::publish("fan/out", &[0x5A; DATA_LEN]).expect("it fits");
-    for subscriber_count in [1, 10, 100, 1000] {
-        for burst in [1, BURST] {
-            let mut turns = Turns::new();
-            for _ in 0..subscriber_count {
-                turns.connected(&["fan/out"]);
-            }
-            let publisher = turns.connected(&[]);
-            let bytes = frame.bytes().repeat(burst);
-            let deliveries = u64::try_from(subscriber_count * burst).expect("a small number");
-            group.throughput(Throughput::Elements(deliveries));
-            let id = BenchmarkId::new(format!("{burst} frames"), subscriber_count);
-            group.bench_function(id, |bencher| {
-                bencher.iter(|| turns.turn(publisher, &bytes));
-            });
+                .sent(now, key, &self.arena, SendOutcome::Whole(len));
         }
     }
 }
 
-/// Every frame has another topic, so that each is a lookup and a piece of its own.
-fn wide(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("wide");
-    for topic_count in [10, 1000] {
-        let topics: Vec<_> = (0..topic_count)
-            .map(|number| format!("wide/{number}"))
-            .collect();
-        let mut turns = Turns::new();
-        for some in topics.chunks(10) {
-            turns.connected(&some.iter().map(String::as_str).collect::<Vec<_>>());
+/// As many 64-byte messages as one receive holds, on `topics` in turn.
+fn burst(topics: &[String]) -> (Vec<u8>, u64) {
+    let (mut bytes, mut count) = (Vec::new(), 0);
+    for topic in topics.iter().cycle() {
+        let frame = FrameBuf::publish(topic, &[7; 64]).expect("it fits");
+        if bytes.len() + frame.bytes().len() > RECEIVE_LEN {
+            break;
         }
-        let publisher = turns.connected(&[]);
-        let publish = |topic| FrameBuf::publish(topic, &[0x5A; DATA_LEN]).expect("it fits");
-        let frames = topics
-            .iter()
-            .cycle()
-            .take(BURST)
-            .map(|topic| publish(topic));
-        let bytes: Vec<u8> = frames.flat_map(|frame| frame.bytes().to_vec()).collect();
-        group.throughput(Throughput::Elements(
-            u64::try_from(BURST).expect("a small number"),
-        ));
-        group.bench_function(BenchmarkId::new("topics", topic_count), |bencher| {
-            bencher.iter(|| turns.turn(publisher, &bytes));
-        });
+        bytes.extend_from_slice(frame.bytes());
+        count += 1;
     }
+    (bytes, count)
 }
 
-/// Nobody wants it: what a publisher costs that nobody listens to.
-fn unmatched(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("unmatched");
-    let mut turns = Turns::new();
-    turns.connected(&["something/else"]);
-    let publisher = turns.connected(&[]);
-    let frame = FrameBuf::publish("nobody/listens", &[0x5A; DATA_LEN]).expect("it fits");
-    let bytes = frame.bytes().repeat(BURST);
-    group.throughput(Throughput::Elements(
-        u64::try_from(BURST).expect("a small number"),
-    ));
-    group.bench_function("frames", |bencher| {
-        bencher.iter(|| turns.turn(publisher, &bytes));
+/// A publisher sends bursts on `topic_count` topics, each with `subscribers` sessions of its own.
+fn workload(criterion: &mut Criterion, name: &str, topic_count: usize, subscribers: usize) {
+    let mut world = World::new();
+    let topics: Vec<_> = (0..topic_count).map(|n| format!("bench/{n}")).collect();
+    for topic in &topics {
+        for _ in 0..subscribers {
+            world.open(std::slice::from_ref(topic));
+        }
+    }
+    let publisher = world.open(&[]);
+    let (bytes, messages) = burst(&topics);
+    let mut group = criterion.benchmark_group("shard");
+    group.throughput(Throughput::Elements(messages * subscribers.max(1) as u64));
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| world.turn(publisher, &bytes));
     });
+    group.finish();
+    assert!(world.shard.counters().is_conserved());
 }
 
-criterion_group!(benches, fan_out, wide, unmatched);
+fn shard(criterion: &mut Criterion) {
+    workload(criterion, "one", 1, 1);
+    workload(criterion, "fanout", 1, 100);
+    workload(criterion, "spread", 100, 1);
+    workload(criterion, "mesh", 100, 10);
+    workload(criterion, "unmatched", 1, 0);
+}
+
+criterion_group!(benches, shard);
 criterion_main!(benches);

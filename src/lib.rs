@@ -63,6 +63,8 @@ pub mod address;
 pub mod arena;
 #[cfg(feature = "broker")]
 mod broker;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "broker")]
 pub mod config;
 #[cfg(feature = "broker")]
@@ -85,3 +87,10 @@ pub mod shard;
 
 #[cfg(feature = "broker")]
 pub use broker::{Broker, BrokerError, BrokerHandle, Builder, RegisterSnapshot};
+#[cfg(feature = "client")]
+pub use client::Client;
+
+/// The README's program runs as a test.
+#[cfg(all(doctest, feature = "client", feature = "broker"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

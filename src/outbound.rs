@@ -76,8 +76,7 @@ pub struct Outbound {
     pub(crate) dirty: bool,
     /// Its socket was full, and has not said since that it takes bytes again.
     pub(crate) blocked: bool,
-    /// What its socket refused; `None` costs an idle session nothing.
-    pub backlog: Option<Box<Backlog>>,
+    pub(crate) backlog: Option<Box<Backlog>>,
 }
 
 impl Default for Outbound {
@@ -143,6 +142,18 @@ impl Outbound {
         self.backlog
             .as_ref()
             .map_or(0, |backlog| backlog.allocated())
+    }
+
+    /// The socket took `taken` bytes of the backlog; returns how many frames that completed.
+    pub fn advance(&mut self, taken: usize) -> u64 {
+        let Some(backlog) = self.backlog.as_mut() else {
+            return 0;
+        };
+        let frames = backlog.advance(taken);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        frames
     }
 
     /// Copies what the socket did not take of this turn's pieces: everything behind the first

@@ -67,12 +67,21 @@ enum LogForm {
 /// What the process ends with.
 mod exit {
     pub(super) const FAILED: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
     pub(super) const CONFIG: u8 = 3;
     pub(super) const BIND: u8 = 4;
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            eprintln!("hvlp-broker: {}", one_line(&error));
+            return ExitCode::from(exit::USAGE);
+        }
+        // Help and version, which were asked for.
+        Err(asked) => asked.exit(),
+    };
     if args.set.iter().any(|assignment| assignment == "help") {
         return print_keys();
     }
@@ -95,6 +104,19 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// What is wrong with the arguments and what would be right, without the usage text.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let told =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let told: Vec<_> = told.collect();
+    format!(
+        "{}; see hvlp-broker --help",
+        told.join("; ").trim_start_matches("error: ")
+    )
 }
 
 fn config(args: Args) -> Result<Config, ConfigError> {

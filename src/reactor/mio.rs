@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::deadline::Timestamp;
 use crate::handler::{Resolver, SessionHandler};
 use crate::metrics::{Counters, RefuseReason};
+use crate::reactor::connections::{Connection, Connections};
 use crate::reactor::journal::Journal;
 use crate::reactor::listener::Accepted;
 use crate::reactor::staging::Staging;
@@ -34,8 +35,7 @@ pub(crate) struct Reactor<H> {
     listeners: Vec<Listener>,
     shard: Shard<H>,
     arena: Arena,
-    /// By slot.
-    connections: Vec<Option<Connection>>,
+    connections: Connections,
     /// Sessions whose socket may have more, although no edge will say so.
     ready: VecDeque<SessionKey>,
     /// Connections whose session has ended while the peer still sends, by deadline.
@@ -47,23 +47,6 @@ pub(crate) struct Reactor<H> {
     epoch: Instant,
     now: Timestamp,
     stopping: Option<Timestamp>,
-}
-
-/// A session's socket and what its edges have said.
-#[derive(Debug)]
-struct Connection {
-    key: SessionKey,
-    transport: Transport,
-    /// It stands on the ready list.
-    is_ready: bool,
-    /// Bytes may lie in the socket; set by an edge while nothing was read.
-    is_readable: bool,
-    /// The peer's end of stream is near: read until it is there.
-    is_read_closed: bool,
-    /// A receive stops short at urgent data: read until the socket is empty.
-    is_urgent: bool,
-    /// The session has ended; input is thrown away.
-    is_lingering: bool,
 }
 
 /// What is left to do for a session whose turn to be read has passed.
@@ -114,7 +97,7 @@ impl<H: SessionHandler> Reactor<H> {
             listeners,
             shard: Shard::new(id, config, handler, resolver),
             arena: Arena::new(),
-            connections: Vec::new(),
+            connections: Connections::default(),
             ready: VecDeque::new(),
             lingering: VecDeque::new(),
             staging: Staging::new(),
@@ -224,11 +207,7 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn take_event(&mut self, key: SessionKey, event: &mio::event::Event) {
-        let connection = self
-            .connections
-            .get_mut(key.slot() as usize)
-            .and_then(Option::as_mut);
-        let Some(connection) = connection.filter(|connection| connection.key == key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return self.shard.count_stale_event();
         };
         if event.is_writable() {
@@ -315,23 +294,11 @@ impl<H: SessionHandler> Reactor<H> {
             return;
         }
         Journal::opened(self.shard.number(key), peer);
-        let slot = key.slot() as usize;
-        if slot >= self.connections.len() {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        self.connections[slot] = Some(Connection {
-            key,
-            transport,
-            is_ready: false,
-            is_readable: false,
-            is_read_closed: false,
-            is_urgent: false,
-            is_lingering: false,
-        });
+        self.connections.insert(Connection::new(key, transport));
     }
 
     fn make_ready(&mut self, key: SessionKey) {
-        if let Some(connection) = self.connection_mut(key)
+        if let Some(connection) = self.connections.get_mut(key)
             && !connection.is_ready
         {
             connection.is_ready = true;
@@ -348,7 +315,7 @@ impl<H: SessionHandler> Reactor<H> {
             let Some(key) = self.ready.pop_front() else {
                 break;
             };
-            let Some(connection) = self.connection_mut(key) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
             connection.is_ready = false;
@@ -368,11 +335,7 @@ impl<H: SessionHandler> Reactor<H> {
         }
         let mut budget = self.config.limits.read_per_session.min(*turn_budget);
         while self.shard.wants_input(key) {
-            let Some(connection) = self
-                .connections
-                .get_mut(key.slot() as usize)
-                .and_then(Option::as_mut)
-            else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 break;
             };
             if !connection.is_readable {
@@ -423,11 +386,7 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn flush(&mut self) {
         while let Some(key) = self.shard.next_dirty() {
-            let Some(connection) = self
-                .connections
-                .get(key.slot() as usize)
-                .and_then(Option::as_ref)
-            else {
+            let Some(connection) = self.connections.get(key) else {
                 continue;
             };
             let transport = &connection.transport;
@@ -455,7 +414,7 @@ impl<H: SessionHandler> Reactor<H> {
             self.end_connection(&closed);
         }
         while let Some(&(due, key)) = self.lingering.front() {
-            let gone = self.connection_mut(key).is_none();
+            let gone = self.connections.get_mut(key).is_none();
             if !gone && due > self.now {
                 break;
             }
@@ -467,7 +426,7 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn end_connection(&mut self, closed: &Closed) {
         let key = closed.key;
-        let Some(connection) = self.connection_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return self.shard.reaped(key);
         };
         if closed.reason.is_slow() {
@@ -501,26 +460,16 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn discard_input(&mut self, key: SessionKey) -> io::Result<usize> {
-        let connection = self
-            .connections
-            .get(key.slot() as usize)
-            .and_then(Option::as_ref);
+        let connection = self.connections.get(key);
         let room = self.arena.reserve(&[]);
         connection.map_or(Ok(0), |connection| connection.transport.receive(room))
     }
 
     fn close_connection(&mut self, key: SessionKey) {
-        let entry = self.connections.get_mut(key.slot() as usize);
-        let ours = |connection: &mut Connection| connection.key == key;
-        if let Some(mut connection) = entry.and_then(|entry| entry.take_if(ours)) {
+        if let Some(mut connection) = self.connections.remove(key) {
             // Closing the descriptor would do; saying it keeps no event for a closed one.
             let _ = connection.transport.deregister(self.poll.registry());
             self.shard.reaped(key);
         }
-    }
-
-    fn connection_mut(&mut self, key: SessionKey) -> Option<&mut Connection> {
-        let entry = self.connections.get_mut(key.slot() as usize)?;
-        entry.as_mut().filter(|connection| connection.key == key)
     }
 }

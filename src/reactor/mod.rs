@@ -17,6 +17,7 @@ use crate::handler::Resolution;
 use crate::metrics::Counters;
 use crate::session::SessionInfo;
 
+mod connections;
 mod journal;
 mod listener;
 mod mio;

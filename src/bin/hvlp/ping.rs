@@ -1,0 +1,228 @@
+//! `hvlp ping`: how long a message takes through the broker and back.
+//!
+//! The base protocol has no answer to measure, so one connection publishes to a topic that nobody
+//! else knows, and a second one, subscribed to it, receives.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use hvlp::client::{Client, ClientError};
+
+use super::exit::{Exit, Failure};
+use super::server::{Server, duration};
+
+/// Measure round trips through the broker
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ping {
+    /// Stop after so many [default: when interrupted]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Time from one to the next
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Ping {
+    pub(crate) fn run(&self, server: &Server) -> Result<Exit, Failure> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
+        let mut path = Path::open(server)?;
+        let mut out = io::stdout().lock();
+        if !server.quiet && !self.json {
+            writeln!(out, "ping {}", path.publisher.broker())?;
+        }
+        let mut trips = Trips::new()?;
+        let mut due = Instant::now();
+        for number in 1..=self.count.unwrap_or(u64::MAX) {
+            // Relaxed: the flag carries nothing but itself.
+            if interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            let trip = path.round_trip(number, &interrupted)?;
+            if trip.is_none() && interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            trips.add(trip);
+            if self.json {
+                print_json(&mut out, number, trip)?;
+            } else if !server.quiet {
+                print_text(&mut out, number, trip)?;
+            }
+            due += self.interval;
+            if Some(number) != self.count {
+                path.wait_until(due, &interrupted)?;
+            }
+        }
+        let summary = if self.json {
+            trips.json()
+        } else {
+            trips.text()
+        };
+        writeln!(out, "{summary}")?;
+        path.publisher.disconnect()?;
+        path.subscriber.disconnect()?;
+        Ok(if trips.took.is_empty() {
+            Exit::Failed
+        } else {
+            Exit::Done
+        })
+    }
+}
+
+/// Two connections and the topic between them.
+struct Path {
+    publisher: Client,
+    subscriber: Client,
+    topic: String,
+}
+
+impl Path {
+    /// Connects both, and waits until the broker has taken the subscription: until a message comes.
+    fn open(server: &Server) -> Result<Self, Failure> {
+        let mut path = Self {
+            publisher: server.connect()?,
+            subscriber: server.connect()?,
+            topic: format!("hvlp/ping/{:016x}", RandomState::new().hash_one(0)),
+        };
+        path.subscriber.subscribe([&path.topic])?;
+        let end = Instant::now() + LOST_AFTER;
+        while Instant::now() < end {
+            path.publisher.publish(&path.topic, &PROBE)?;
+            if path.subscriber.receive(PROBE_INTERVAL)?.is_some() {
+                return Ok(path);
+            }
+        }
+        Err(Failure::Client(ClientError::TimedOut {
+            address: path.publisher.broker().clone(),
+            action: "answer",
+            limit: LOST_AFTER,
+        }))
+    }
+
+    /// One message there and back; `None` if it does not come in time.
+    fn round_trip(
+        &mut self,
+        number: u64,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<Duration>, Failure> {
+        let stamp = number.to_be_bytes();
+        let sent = Instant::now();
+        self.publisher.publish(&self.topic, &stamp)?;
+        while sent.elapsed() < LOST_AFTER && !interrupted.load(Ordering::Relaxed) {
+            // Anything else is a probe or a late one that was given up.
+            if let Some(message) = self.subscriber.receive(SLICE)?
+                && message.data() == stamp
+            {
+                return Ok(Some(sent.elapsed()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits on the socket, so that a connection that ends is noticed at once.
+    fn wait_until(&mut self, due: Instant, interrupted: &AtomicBool) -> Result<(), Failure> {
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() || interrupted.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.subscriber.receive(left.min(SLICE))?;
+        }
+    }
+}
+
+/// Who has not answered for so long is given up, as `ping` does.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// How soon an interruption is noticed.
+const SLICE: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// The number of no round trip.
+const PROBE: [u8; 8] = [0; 8];
+
+/// What was measured, in nanoseconds.
+struct Trips {
+    took: Histogram<u64>,
+    sent: u64,
+}
+
+impl Trips {
+    fn new() -> Result<Self, Failure> {
+        let longest = u64::try_from(LOST_AFTER.as_nanos()).unwrap_or(u64::MAX);
+        let took = Histogram::new_with_max(longest.saturating_mul(2), 3);
+        let took = took.map_err(|error| Failure::Other(error.to_string()))?;
+        Ok(Self { took, sent: 0 })
+    }
+
+    fn add(&mut self, trip: Option<Duration>) {
+        self.sent += 1;
+        if let Some(trip) = trip {
+            self.took
+                .saturating_record(u64::try_from(trip.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.took.len())
+    }
+
+    /// min, avg, p50, p99 and max, in microseconds.
+    fn figures(&self) -> [(&'static str, f64); 5] {
+        let quantile = |quantile| self.took.value_at_quantile(quantile);
+        [
+            ("min", micros(self.took.min())),
+            ("avg", self.took.mean() / 1000.0),
+            ("p50", micros(quantile(0.5))),
+            ("p99", micros(quantile(0.99))),
+            ("max", micros(self.took.max())),
+        ]
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} sent, {} lost", self.sent, self.lost());
+        if !self.took.is_empty() {
+            for (name, micros) in self.figures() {
+                text.push_str(&format!(", {name} {micros:.1} us"));
+            }
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        let mut json = format!("{{\"sent\":{},\"lost\":{}", self.sent, self.lost());
+        if !self.took.is_empty() {
+            for (name, micros) in self.figures() {
+                json.push_str(&format!(",\"{name}_us\":{micros:.1}"));
+            }
+        }
+        json.push('}');
+        json
+    }
+}
+
+fn micros(nanos: u64) -> f64 {
+    Duration::from_nanos(nanos).as_secs_f64() * 1e6
+}
+
+fn print_text(out: &mut impl Write, number: u64, trip: Option<Duration>) -> io::Result<()> {
+    match trip {
+        Some(trip) => writeln!(out, "{number}: {:.1} us", trip.as_secs_f64() * 1e6),
+        None => writeln!(out, "{number}: lost"),
+    }
+}
+
+fn print_json(out: &mut impl Write, number: u64, trip: Option<Duration>) -> io::Result<()> {
+    match trip {
+        Some(trip) => {
+            let micros = trip.as_secs_f64() * 1e6;
+            writeln!(out, "{{\"n\":{number},\"us\":{micros:.1}}}")
+        }
+        None => writeln!(out, "{{\"n\":{number},\"us\":null}}"),
+    }
+}

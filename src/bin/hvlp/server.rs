@@ -1,0 +1,80 @@
+//! The options that say which broker, common to all subcommands.
+
+use std::time::Duration;
+
+use hvlp::address::Address;
+use hvlp::client::{Client, ClientBuilder};
+
+use super::exit::Failure;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Server {
+    /// Broker: hvlp://HOST:PORT, HOST:PORT, [V6]:PORT or unix:/PATH [default: 127.0.0.1:65432]
+    #[arg(short, long, global = true, value_name = "URL")]
+    server: Option<Address>,
+    /// Its host alone
+    #[arg(short = 'H', long, global = true)]
+    host: Option<String>,
+    /// Its port alone
+    #[arg(short, long, global = true)]
+    port: Option<u16>,
+    /// How long it may take to answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    connect_timeout: Duration,
+    /// Only data and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More about errors and connections
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+}
+
+impl Server {
+    /// The broker's address, from whichever options were given.
+    pub(crate) fn address(&self) -> Result<Address, Failure> {
+        let address = self.server.clone().unwrap_or_default();
+        match (address, &self.host, self.port) {
+            (address, None, None) => Ok(address),
+            (Address::Tcp { host, port }, other_host, other_port) => Ok(Address::Tcp {
+                host: other_host.clone().unwrap_or(host),
+                port: other_port.unwrap_or(port),
+            }),
+            (address @ Address::Unix(_), _, _) => Err(Failure::Usage(format!(
+                "{address} has no host and no port: leave -H and -p out"
+            ))),
+        }
+    }
+
+    pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
+        let builder = Client::builder().address(self.address()?)?;
+        Ok(builder.connect_timeout(self.connect_timeout))
+    }
+
+    pub(crate) fn connect(&self) -> Result<Client, Failure> {
+        let client = self.builder()?.connect()?;
+        self.announce(&client);
+        Ok(client)
+    }
+
+    /// Tells where we are connected to, if that much is wanted.
+    pub(crate) fn announce(&self, client: &Client) {
+        if self.debug {
+            let local = client.local_address();
+            let local = local.map_or_else(|| "a unix socket".into(), |local| local.to_string());
+            eprintln!("hvlp: connected to {} from {local}", client.broker());
+        }
+    }
+}
+
+/// A time with its unit; 0 is no time.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("0 is no time; leave the option out".into()),
+        Ok(duration) => Ok(duration),
+        Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => Err(format!(
+            "{text} has no unit; write \"{text}s\" or \"{text}ms\""
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}

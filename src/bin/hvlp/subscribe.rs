@@ -1,0 +1,189 @@
+//! `hvlp sub`: prints the messages of some topics.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use hvlp::client::{Client, Reconnect};
+use jiff::Timestamp;
+
+use super::exit::{Exit, Failure};
+use super::output::{Layout, Output, Piece, parse_format};
+use super::server::{Server, duration};
+
+/// Print the messages of one or more topics
+#[derive(Debug, clap::Args)]
+#[command(after_help = FORMAT_HELP)]
+pub(crate) struct Subscribe {
+    /// Topics, each matched as it is written
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Print the topic before the data
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print each message like this (see below)
+    #[arg(short = 'F', long, value_parser = format_argument, conflicts_with_all = ["output", "json"])]
+    format: Option<Format>,
+    /// What a line looks like
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+    /// The same as -o json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    /// Stop after so many messages
+    #[arg(short = 'C', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Stop after this time; exit code 5 if -C asked for more than came
+    #[arg(short = 'W', long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
+    /// Print how many messages a second come, instead of the messages
+    #[arg(long, conflicts_with_all = ["format", "verbose", "no_newline"])]
+    rate: bool,
+    /// No newline behind a message
+    #[arg(short = 'N', long)]
+    no_newline: bool,
+    /// Come back when the connection is lost
+    #[arg(long)]
+    reconnect: bool,
+}
+
+const FORMAT_HELP: &str = "\
+Formats: %t topic, %p data, %x data in hexadecimal, %l its length in bytes, %I time (ISO 8601),
+%U time (seconds since 1970), %n number of the message, %% percent sign; \\n \\t \\0 \\\\ as usual.
+A newline follows each message unless -N is given.";
+
+/// A format as clap keeps it.
+#[derive(Clone, Debug)]
+struct Format(Vec<Piece>);
+
+fn format_argument(text: &str) -> Result<Format, String> {
+    parse_format(text).map(Format)
+}
+
+impl Subscribe {
+    pub(crate) fn run(&self, server: &Server) -> Result<Exit, Failure> {
+        let mut builder = server.builder()?;
+        if self.reconnect {
+            builder = builder.reconnect(Reconnect::default());
+        }
+        let mut client = builder.connect()?;
+        server.announce(&client);
+        client.subscribe(&self.topics)?;
+        if !server.quiet {
+            eprintln!("subscribed, waiting");
+        }
+        let exit = self.print(&mut client, server.quiet)?;
+        // All that was asked for has been printed; how the broker takes the end does not matter.
+        let _ = client.disconnect();
+        Ok(exit)
+    }
+
+    fn print(&self, client: &mut Client, quiet: bool) -> Result<Exit, Failure> {
+        let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+        let layout = self.layout();
+        let end = self.wait.and_then(|wait| Instant::now().checked_add(wait));
+        let count_max = self.count.unwrap_or(u64::MAX);
+        let (mut count, mut reconnects) = (0, 0);
+        let mut rate = Rate::new(layout.output);
+        while count < count_max {
+            let message = match client.receive(Duration::ZERO)? {
+                Some(message) => message,
+                None => {
+                    // Nothing more at once: whoever reads our output gets what there is.
+                    out.flush()?;
+                    let wait = end.map(|end| end.saturating_duration_since(Instant::now()));
+                    let wait = wait.into_iter().chain(self.rate.then(|| rate.left())).min();
+                    match client.receive(wait)? {
+                        Some(message) => message,
+                        None if self.rate && rate.left().is_zero() => {
+                            rate.print(&mut out)?;
+                            continue;
+                        }
+                        None => break,
+                    }
+                }
+            };
+            count += 1;
+            if client.reconnects() > reconnects {
+                reconnects = client.reconnects();
+                if !quiet {
+                    eprintln!("connected again");
+                }
+            }
+            if !self.rate {
+                layout.write(&mut out, count, &message)?;
+            } else if rate.count(message.data().len()) {
+                rate.print(&mut out)?;
+            }
+            // A flood never lets the socket run empty, but the time is up all the same.
+            if count.is_multiple_of(256) && end.is_some_and(|end| Instant::now() >= end) {
+                break;
+            }
+        }
+        out.flush()?;
+        Ok(match self.count {
+            Some(asked) if count < asked => Exit::TimedOut,
+            _ => Exit::Done,
+        })
+    }
+
+    fn layout(&self) -> Layout {
+        Layout {
+            output: if self.json { Output::Json } else { self.output },
+            format: self.format.clone().map(|format| format.0),
+            topic: self.verbose,
+            newline: !self.no_newline,
+            escape: io::stdout().is_terminal(),
+        }
+    }
+}
+
+/// What came since the last line of `--rate`.
+struct Rate {
+    output: Output,
+    messages: u64,
+    bytes: usize,
+    since: Instant,
+}
+
+impl Rate {
+    fn new(output: Output) -> Self {
+        Self {
+            output,
+            messages: 0,
+            bytes: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Counts a message; whether a line is due.
+    fn count(&mut self, len: usize) -> bool {
+        self.messages += 1;
+        self.bytes += len;
+        // Looking at the clock for each message would cost more than the message.
+        self.messages.is_multiple_of(256) && self.left().is_zero()
+    }
+
+    fn left(&self) -> Duration {
+        RATE_INTERVAL.saturating_sub(self.since.elapsed())
+    }
+
+    fn print(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let seconds = self.since.elapsed().as_secs_f64();
+        #[allow(clippy::cast_precision_loss, reason = "a rate is rounded anyway")]
+        let (messages, bytes) = (self.messages as f64 / seconds, self.bytes as f64 / seconds);
+        if self.output == Output::Json {
+            let now = Timestamp::now();
+            writeln!(
+                out,
+                "{{\"ts\":\"{now:.6}\",\"messages_per_s\":{messages:.1},\"bytes_per_s\":{bytes:.1}}}"
+            )?;
+        } else {
+            writeln!(out, "{messages:.0} msg/s  {bytes:.0} B/s")?;
+        }
+        out.flush()?;
+        *self = Self::new(self.output);
+        Ok(())
+    }
+}
+
+const RATE_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,144 @@
+//! What can go wrong for a client, and whose fault it is.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use super::decoder::Misbehaved;
+use crate::address::{Address, AddressError};
+use crate::packet::EncodeError;
+
+/// Why a client could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// It does not fit into a frame. Nothing was written, the connection stays usable.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The address has no meaning.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The host is there, but nobody listens at that port or path.
+    #[error("nothing listens on {address}; start one: hvlp-broker")]
+    NothingListens {
+        /// Where.
+        address: Address,
+    },
+    /// The host cannot be found or reached.
+    #[error("cannot reach {address}: {source}")]
+    Unreachable {
+        /// Where.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The broker, or the way to it, did not react in time.
+    #[error("{address} did not {action} within {limit:?}")]
+    TimedOut {
+        /// Who.
+        address: Address,
+        /// What was waited for.
+        action: &'static str,
+        /// The time that it had.
+        limit: Duration,
+    },
+    /// What comes from there cannot be from a broker.
+    #[error("{address} does not look like an HVLP broker: {cause}")]
+    NotABroker {
+        /// Who.
+        address: Address,
+        /// What it does instead.
+        cause: Misbehaved,
+    },
+    /// An orderly end of the connection, between two frames.
+    #[error("the broker at {address} closed the connection")]
+    Closed {
+        /// Who.
+        address: Address,
+    },
+    /// The connection ended within a frame. What was there of it is discarded.
+    #[error("the broker at {address} closed the connection {received} bytes into a frame")]
+    ClosedInFrame {
+        /// Who.
+        address: Address,
+        /// Bytes of the frame that had come.
+        received: usize,
+    },
+    /// The connection was torn down; what was on its way may be lost.
+    #[error("the connection to {address} was reset")]
+    Reset {
+        /// Who.
+        address: Address,
+    },
+    /// This client, or its other half, has disconnected itself.
+    #[error("this client has disconnected")]
+    Disconnected,
+    /// Anything else that the system says about the connection.
+    #[error("connection to {address}: {source}")]
+    Io {
+        /// Who.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl ClientError {
+    /// Who has to change something.
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Encode(_) | Self::Address(_) | Self::Disconnected => Fault::Caller,
+            Self::NotABroker { .. } | Self::Closed { .. } | Self::ClosedInFrame { .. } => {
+                Fault::Broker
+            }
+            Self::NothingListens { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Reset { .. }
+            | Self::Io { .. } => Fault::Environment,
+        }
+    }
+
+    pub(super) fn from_connect(address: &Address, limit: Duration, source: io::Error) -> Self {
+        let address = address.clone();
+        match source.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                Self::NothingListens { address }
+            }
+            io::ErrorKind::TimedOut => Self::TimedOut {
+                address,
+                action: "answer",
+                limit,
+            },
+            _ => Self::Unreachable { address, source },
+        }
+    }
+
+    pub(super) fn from_io(address: &Address, source: io::Error) -> Self {
+        let address = address.clone();
+        match source.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Closed { address },
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
+                Self::Reset { address }
+            }
+            _ => Self::Io { address, source },
+        }
+    }
+}
+
+impl From<Infallible> for ClientError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The program that uses the client.
+    Caller,
+    /// The peer.
+    Broker,
+    /// The network, the host, or a broker that does not run.
+    Environment,
+}

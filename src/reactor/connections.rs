@@ -1,0 +1,68 @@
+//! The connections of a reactor, by the slot of their session.
+
+use crate::reactor::transport::Transport;
+use crate::session::SessionKey;
+
+/// A session's socket, and what its edges have said.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) key: SessionKey,
+    pub(crate) transport: Transport,
+    /// It stands on the ready list.
+    pub(crate) is_ready: bool,
+    /// Bytes may lie in the socket: an edge has said so, and nothing has shown otherwise since.
+    pub(crate) is_readable: bool,
+    /// The peer's end of stream is near: read until it is there.
+    pub(crate) is_read_closed: bool,
+    /// A receive stops short at urgent data: read until the socket is empty.
+    pub(crate) is_urgent: bool,
+    /// The session has ended; input is thrown away.
+    pub(crate) is_lingering: bool,
+}
+
+impl Connection {
+    pub(crate) const fn new(key: SessionKey, transport: Transport) -> Self {
+        Self {
+            key,
+            transport,
+            is_ready: false,
+            is_readable: false,
+            is_read_closed: false,
+            is_urgent: false,
+            is_lingering: false,
+        }
+    }
+}
+
+/// At most one connection per slot; a key of a former owner of the slot finds nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Vec<Option<Connection>>,
+}
+
+impl Connections {
+    pub(crate) fn insert(&mut self, connection: Connection) {
+        let slot = connection.key.slot() as usize;
+        if slot >= self.slots.len() {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(connection);
+    }
+
+    pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Connection> {
+        let slot = self.slots.get_mut(key.slot() as usize)?;
+        slot.take_if(|connection| connection.key == key)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: SessionKey) -> Option<&Connection> {
+        let connection = self.slots.get(key.slot() as usize)?.as_ref();
+        connection.filter(|connection| connection.key == key)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Connection> {
+        let connection = self.slots.get_mut(key.slot() as usize)?.as_mut();
+        connection.filter(|connection| connection.key == key)
+    }
+}
