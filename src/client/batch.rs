@@ -64,9 +64,9 @@ impl Batch {
     }
 }
 
-/// What is left of `frames` when `written` bytes of them have gone: all frames of which at least one
-/// byte has not. A frame that went out in part was never whole for the broker, so it is sent again
-/// as a whole on a new connection, and no message twice.
+/// What is left of `frames` when `written` bytes of them have gone: all frames of which at least
+/// one byte has not. A frame that went out in part was never whole for the broker, so it is sent
+/// again as a whole on a new connection, and no message twice.
 pub(super) fn unsent(mut frames: &[u8], written: usize) -> &[u8] {
     let end = frames.len().saturating_sub(written);
     while let Some((_, rest)) = Frame::split_first(frames) {

@@ -1,7 +1,7 @@
 //! The receiving core: bytes in, messages out.
 //!
-//! It knows no socket and no clock, so a blocking client, an asynchronous one and a fuzzer drive the
-//! same code. It never panics and never hands out a part of a frame.
+//! It knows no socket and no clock, so a blocking client, an asynchronous one and a fuzzer drive
+//! the same code. It never panics and never hands out a part of a frame.
 
 use bytes::{Bytes, BytesMut};
 
@@ -27,8 +27,8 @@ use crate::packet::{FRAME_LEN_MAX, Frame, id};
 /// # Ok::<(), hvlp::client::Misbehaved>(())
 /// ```
 ///
-/// Invariant: `buffer[..filled]` was received and not yet handed out, `filled <= buffer.len()`; all of
-/// `buffer` is initialised, so that reading into it needs no `unsafe`.
+/// Invariant: `buffer[..filled]` was received and not yet handed out, `filled <= buffer.len()`; all
+/// of `buffer` is initialised, so that reading into it needs no `unsafe`.
 #[derive(Debug)]
 pub struct MessageDecoder {
     buffer: BytesMut,

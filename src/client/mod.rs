@@ -25,8 +25,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Client::split`] gives a [`Sender`] and a [`Receiver`] for two threads. Many messages at once go
-//! into a [`Batch`]. The library starts no thread, keeps at most one read buffer, and reads no
+//! [`Client::split`] gives a [`Sender`] and a [`Receiver`] for two threads. Many messages at once
+//! go into a [`Batch`]. The library starts no thread, keeps at most one read buffer, and reads no
 //! further than the program does. [`ClientError::fault`] says who has to change something.
 //!
 //! A subscription takes effect when the broker has read it; the base protocol has no answer that

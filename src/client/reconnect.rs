@@ -64,8 +64,8 @@ pub(super) struct Settings {
 #[derive(Debug)]
 pub(super) struct Shared {
     settings: Settings,
-    /// That of the current connection. A hint: who sees an old one uses a dead connection once more,
-    /// fails, and then looks under the lock.
+    /// That of the current connection. A hint: who sees an old one uses a dead connection once
+    /// more, fails, and then looks under the lock.
     generation: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
@@ -172,8 +172,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The current connection, if need be a new one on which everything is subscribed again. `None` if
-    /// there is none until `deadline`; one attempt under way may take longer.
+    /// The current connection, if need be a new one on which everything is subscribed again. `None`
+    /// if there is none until `deadline`; one attempt under way may take longer.
     pub(super) fn ready(
         &self,
         deadline: Option<Instant>,
@@ -227,8 +227,8 @@ impl Shared {
         self.lock().disconnected
     }
 
-    /// Remembers a change and sends its frames, both under the lock: a reconnection either comes later
-    /// and carries the change, or it has come before and gets the frames.
+    /// Remembers a change and sends its frames, both under the lock: a reconnection either comes
+    /// later and carries the change, or it has come before and gets the frames.
     fn change(&self, frames: &[u8], remember: impl FnOnce(&mut State)) -> Result<(), ClientError> {
         let mut state = self.lock();
         if state.disconnected {

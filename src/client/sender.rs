@@ -31,8 +31,8 @@ impl Sender {
         self.send(frame.bytes()).map_err(|(error, _)| error)
     }
 
-    /// Publishes all messages of `batch`, with as few system calls as the socket allows, and empties
-    /// it.
+    /// Publishes all messages of `batch`, with as few system calls as the socket allows, and
+    /// empties it.
     ///
     /// # Errors
     /// The connection's fault. Messages of which nothing has gone stay in the batch.
@@ -42,8 +42,8 @@ impl Sender {
         sent.map_err(|(error, _)| error)
     }
 
-    /// Subscribes to all `topics`, in as many frames as they need. Topics that are subscribed already
-    /// do not matter.
+    /// Subscribes to all `topics`, in as many frames as they need. Topics that are subscribed
+    /// already do not matter.
     ///
     /// # Errors
     /// `Encode` if a topic is longer than 254 bytes; nothing is written then. Otherwise the
@@ -75,8 +75,8 @@ impl Sender {
         self.shared.topics()
     }
 
-    /// Sends CONNECT, which begins the session. Only after [`ClientBuilder::open`]; the other ways to
-    /// connect have sent it already, and a broker ignores a second one.
+    /// Sends CONNECT, which begins the session. Only after [`ClientBuilder::open`]; the other ways
+    /// to connect have sent it already, and a broker ignores a second one.
     ///
     /// [`ClientBuilder::open`]: super::ClientBuilder::open
     ///
@@ -114,8 +114,8 @@ impl Sender {
         self.end()
     }
 
-    /// Closes the connection without DISCONNECT: what is under way, in either direction, may be lost.
-    /// The receiver gets `Disconnected`.
+    /// Closes the connection without DISCONNECT: what is under way, in either direction, may be
+    /// lost. The receiver gets `Disconnected`.
     pub fn close(self) {
         if let Ok(connection) = self.shared.disconnect() {
             connection.shut_down();

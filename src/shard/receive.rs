@@ -435,9 +435,9 @@ impl<H: SessionHandler> Shard<H> {
     }
 }
 
-/// Whether two topics are equal. Why not `==`: for lengths that are not constant that is a call into
-/// the C library, and most topics are shorter than such a call is long (9 % of the broker's time in
-/// a stream of 64-byte messages).
+/// Whether two topics are equal. Why not `==`: for lengths that are not constant that is a call
+/// into the C library, and most topics are shorter than such a call is long (9 % of the broker's
+/// time in a stream of 64-byte messages).
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()

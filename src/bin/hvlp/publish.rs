@@ -187,8 +187,8 @@ impl Publisher<'_> {
         }
     }
 
-    /// Whatever one read has brought goes out together, so a fast producer gets few system calls and
-    /// a slow one's line goes out at once.
+    /// Whatever one read has brought goes out together, so a fast producer gets few system calls
+    /// and a slow one's line goes out at once.
     fn send_lines(&mut self, client: &mut Client, mut input: impl Read) -> Result<(), Failure> {
         let mut buffer = vec![0; BATCH_BYTES];
         let mut line_start = Vec::new();
