@@ -64,8 +64,6 @@ const ASYNC_AND_HTTP_WORDS: [&str; 5] = ["tokio", "hyper", "axum", "async_nats",
 
 /// Lines of a file before its tests; more is a second noun that wants a file of its own.
 const FILE_LINES_MAX: usize = 500;
-/// Files that were longer when the rule came: they may only shrink.
-const LONG_FILES: [(&str, usize); 0] = [];
 const COLUMNS_MAX: usize = 100;
 
 /// A text file of the repository.
