@@ -16,11 +16,11 @@ use tracing_appender::non_blocking::WorkerGuard;
 #[derive(Debug, Parser)]
 #[command(name = "hvlp-broker", version, max_term_width = 100)]
 struct Args {
-    /// Address to listen on, repeatable: host:port, [v6]:port, unix:/path [default:
-    /// 127.0.0.1:65432]
+    // Not a doc comment: rustdoc would take the brackets for a link.
     #[arg(
         short,
         long,
+        help = "Address to listen on, repeatable: host:port, [v6]:port, unix:/path [default: 127.0.0.1:65432]",
         value_name = "ADDR",
         env = "HVLP_LISTEN",
         value_delimiter = ','
