@@ -1,8 +1,10 @@
-//! Clients that share no code with this project, against the broker's own binary.
+//! Peers that share no code with this project: clients against the broker's own binary, and a
+//! broker against the client.
 //!
 //! `tests/interop/run.py` is a second implementation of the protocol, `tests/interop/nc.sh` none at
-//! all. Where an interpreter is missing, its test says so by name and passes.
-#![cfg(all(feature = "broker", feature = "cli"))]
+//! all; `tests/interop/hvlp_broker.py` is a base broker for this project's own client. Where an
+//! interpreter is missing, its test says so by name and passes.
+#![cfg(all(feature = "broker", feature = "client", feature = "cli"))]
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails by panicking"
@@ -11,6 +13,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use hvlp::Client;
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A broker in a process of its own, killed when the test ends.
 struct BrokerProcess {
@@ -76,6 +83,62 @@ fn b6_printf_and_nc_are_served() {
     let broker = BrokerProcess::start("127.0.0.1:0");
     let (host, port) = broker.address.rsplit_once(':').unwrap();
     run(Command::new("bash").args([&script("nc.sh"), host, port]));
+}
+
+#[test]
+fn the_client_is_served_by_a_broker_of_another_house() {
+    let broker = Command::new("python3")
+        .args(["-B", &script("hvlp_broker.py")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut child = match broker {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return eprintln!("skipped: python3 is not installed");
+        }
+        Err(error) => panic!("python3: {error}"),
+    };
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let address = bound_address(line.trim()).expect("the broker says where it listens");
+    let broker = BrokerProcess { child, address };
+
+    let mut subscriber = Client::connect(broker.address.as_str()).unwrap();
+    let mut publisher = Client::connect(broker.address.as_str()).unwrap();
+    subscriber.subscribe(["numbers", "ready"]).unwrap();
+    // A base client cannot see when its SUBSCRIBE took effect.
+    let begin = Instant::now();
+    let is_ready = |subscriber: &mut Client| {
+        subscriber
+            .receive(Duration::from_millis(50))
+            .unwrap()
+            .is_some()
+    };
+    while !is_ready(&mut subscriber) {
+        assert!(
+            begin.elapsed() < DEADLINE,
+            "the subscription never took effect"
+        );
+        publisher.publish("ready", b"").unwrap();
+    }
+
+    for number in 0..1000_u16 {
+        publisher.publish("numbers", &number.to_be_bytes()).unwrap();
+    }
+    publisher.disconnect().unwrap();
+    let mut received = Vec::new();
+    while received.len() < 1000 {
+        let message = subscriber
+            .receive(DEADLINE)
+            .unwrap()
+            .expect("1000 of 1000 arrive");
+        if message.topic() == "numbers" {
+            received.push(u16::from_be_bytes(message.data().try_into().unwrap()));
+        }
+    }
+    assert!(received.into_iter().eq(0..1000), "in the publisher's order");
 }
 
 fn run_python(broker: &BrokerProcess) {
