@@ -4,27 +4,80 @@ use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
 use crate::handler::{ConnectAnswer, ConnectRequest, SessionHandler, SessionView, Verdict};
 use crate::metrics::{DiscardCause, DropReason};
-use crate::packet::{Frame, Packet, PacketError, Topics, id};
+use crate::packet::{Frame, HEADER_LEN, Packet, PacketError, Topics, id};
 use crate::session::{CloseReason, Foreign, SessionKey, SessionState};
 use crate::shard::Shard;
 
 /// Neighbouring PUBLISH frames of one topic, routed once.
 ///
-/// Invariant: with `frames` > 0, the bytes `start..end` of the receive are exactly these frames.
+/// Invariant: with `frames` > 0, the bytes `start..end` of the receive are exactly these frames, and
+/// `last` is the last of them.
+#[derive(Clone, Copy)]
 struct Run<'a> {
     topic: &'a str,
+    last: &'a [u8],
     start: usize,
     end: usize,
     frames: u32,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     const NONE: Self = Run {
         topic: "",
+        last: &[],
         start: 0,
         end: 0,
         frames: 0,
     };
+
+    fn extend(&mut self, topic: &'a str, frame: &'a [u8], start: usize) {
+        if self.frames == 0 {
+            (self.topic, self.start) = (topic, start);
+        }
+        self.last = frame;
+        self.end = start + frame.len();
+        self.frames += 1;
+    }
+}
+
+/// One whole frame, as far as the parser has to tell frames apart.
+enum Step<'a> {
+    /// A well-formed PUBLISH of a connected session; `same`: on the topic of the run.
+    Publish {
+        topic: &'a str,
+        data: &'a [u8],
+        same: bool,
+    },
+    /// Anything else.
+    Other(Frame<'a>),
+}
+
+impl<'a> Step<'a> {
+    /// Splits a frame off the front of `rest`; returns its length as well.
+    #[inline]
+    fn next(rest: &'a [u8], run: &Run<'a>, connected: bool) -> Option<(usize, Self)> {
+        let (frame, _) = Frame::split_first(rest)?;
+        let step = match frame.publish_parts() {
+            Ok((topic, data)) if connected && frame.id() == id::PUBLISH => {
+                if run.frames > 0 && is_same(topic, run.topic.as_bytes()) {
+                    Some(Step::Publish {
+                        topic: run.topic,
+                        data,
+                        same: true,
+                    })
+                } else {
+                    let topic = str::from_utf8(topic).ok();
+                    topic.map(|topic| Step::Publish {
+                        topic,
+                        data,
+                        same: false,
+                    })
+                }
+            }
+            _ => None,
+        };
+        Some((frame.bytes().len(), step.unwrap_or(Step::Other(frame))))
+    }
 }
 
 /// What the parser does after a frame.
@@ -108,12 +161,12 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// Executes whole frames from the front; returns how many bytes they were.
-    fn parse<'a>(
+    fn parse(
         &mut self,
         now: Timestamp,
         key: SessionKey,
         piece: Piece,
-        bytes: &'a [u8],
+        bytes: &[u8],
     ) -> (usize, Next) {
         let Some(session) = self.sessions.get(key) else {
             return (0, Next::Stop);
@@ -126,63 +179,66 @@ impl<H: SessionHandler> Shard<H> {
             peer: session.peer,
         };
         let mut connected = session.state == SessionState::Connected;
-        let (mut at, mut frames, mut published) = (0, 0, 0);
-        let mut run: Run<'a> = Run::NONE;
-        let mut next = Next::Go;
+        let frames_before = self.counters.frames_read;
+        let (mut at, mut run, mut next) = (0, Run::NONE, Next::Go);
 
-        while let Some((frame, _)) = Frame::split_first(&bytes[at..]) {
-            let start = at;
-            at += frame.bytes().len();
-            frames += 1;
-            let publish = match frame.publish_parts() {
-                Ok(parts) if connected && frame.id() == id::PUBLISH => Some(parts),
-                _ => None,
-            };
-            if let Some((topic, data)) = publish {
-                // The comparison that makes a burst one lookup: most frames repeat a topic.
-                let topic = if run.frames > 0 && is_same(topic, run.topic.as_bytes()) {
-                    Some(run.topic)
-                } else {
-                    self.end_run(key, piece, std::mem::replace(&mut run, Run::NONE));
-                    str::from_utf8(topic).ok()
-                };
-                if let Some(topic) = topic {
-                    if self.on_publish(view, topic, data) == Verdict::Allow {
-                        if run.frames == 0 {
-                            run = Run {
-                                topic,
-                                start,
-                                end: at,
-                                frames: 0,
-                            };
-                        }
-                        run.end = at;
-                        run.frames += 1;
-                        published += 1;
-                    } else {
-                        self.end_run(key, piece, std::mem::replace(&mut run, Run::NONE));
+        while let Some((len, step)) = Step::next(&bytes[at..], &run, connected) {
+            match step {
+                Step::Publish { topic, data, same } => {
+                    if !same {
+                        self.end_run(key, piece, &mut run);
+                    }
+                    let mut verdict = self.on_publish(view, topic, data);
+                    if verdict == Verdict::Allow {
+                        run.extend(topic, &bytes[at..at + len], at);
+                        verdict = self.take_repeats(view, bytes, &mut run);
+                        at = run.end;
+                    }
+                    if verdict == Verdict::Discard {
+                        self.end_run(key, piece, &mut run);
+                        self.counters.frames_read += 1;
                         self.counters.count_discarded(DiscardCause::Denied, 1);
+                        at += len;
                     }
-                    if self.pieces.len() < self.limits.pieces_per_turn {
-                        continue;
-                    }
-                    break;
+                }
+                Step::Other(frame) => {
+                    self.end_run(key, piece, &mut run);
+                    self.counters.frames_read += 1;
+                    next = self.on_frame(now, key, view, frame);
+                    connected = self.is_connected(key);
+                    at += len;
                 }
             }
-            self.end_run(key, piece, std::mem::replace(&mut run, Run::NONE));
-            next = self.on_frame(now, key, view, frame);
-            connected = self.is_connected(key);
-            if !matches!(next, Next::Go) {
+            if !matches!(next, Next::Go) || self.pieces.len() >= self.limits.pieces_per_turn {
                 break;
             }
         }
-        self.end_run(key, piece, run);
-        self.counters.frames_read += frames;
-        self.counters.count_accepted(id::PUBLISH, published);
+        self.end_run(key, piece, &mut run);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.frames_in += frames;
+            session.frames_in += self.counters.frames_read - frames_before;
         }
         (at, next)
+    }
+
+    /// Extends the run by all frames behind it that differ from its last one in their data alone.
+    /// Nothing else is left to be checked then, and most frames of a burst are like this.
+    ///
+    /// `Discard` if the frame behind the run is one of these and the handler denied it.
+    fn take_repeats(&mut self, view: SessionView, bytes: &[u8], run: &mut Run<'_>) -> Verdict {
+        let len = run.last.len();
+        let (head, _) = run.last.split_at(HEADER_LEN + 1 + run.topic.len());
+        while let Some(frame) = bytes.get(run.end..run.end + len) {
+            let (next_head, data) = frame.split_at(head.len());
+            if !is_same(head, next_head) {
+                break;
+            }
+            if self.on_publish(view, run.topic, data) == Verdict::Discard {
+                return Verdict::Discard;
+            }
+            run.end += len;
+            run.frames += 1;
+        }
+        Verdict::Allow
     }
 
     #[inline]
@@ -198,10 +254,14 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Gives a run to everyone who wants it.
     #[inline]
-    fn end_run(&mut self, publisher: SessionKey, piece: Piece, run: Run<'_>) {
+    fn end_run(&mut self, publisher: SessionKey, piece: Piece, run: &mut Run<'_>) {
+        let run = std::mem::replace(run, Run::NONE);
         if run.frames == 0 {
             return;
         }
+        self.counters.frames_read += u64::from(run.frames);
+        self.counters
+            .count_accepted(id::PUBLISH, u64::from(run.frames));
         let Some(route) = self.register.route(run.topic.as_bytes()) else {
             self.counters.publishes_unmatched += u64::from(run.frames);
             return;
