@@ -27,7 +27,7 @@ impl World {
     fn new() -> Self {
         let resolver = Resolver::new(|_| ());
         Self {
-            shard: Shard::new(0, &Config::default(), Open, resolver),
+            shard: Shard::new(0, 1, &Config::default(), Open, resolver),
             arena: Arena::new(),
         }
     }

@@ -64,8 +64,9 @@ pub struct Closed {
 /// The sans-I/O state of one reactor.
 #[derive(Debug)]
 pub struct Shard<H> {
-    /// Sessions are numbered `id`, `id + 64`, `id + 128`, ...: unique over all shards.
+    /// Shard k of n numbers its sessions k + 1, k + 1 + n, k + 1 + 2n, ...: unique over all shards.
     next_number: u64,
+    shard_count: u64,
     handler: H,
     resolver: Resolver,
     limits: Limits,
@@ -91,20 +92,20 @@ pub struct Shard<H> {
     counters: Counters,
 }
 
-/// Session numbers of different shards differ in their remainder by this.
-const SHARDS_MAX: u64 = 64;
 /// Enough for one turn's cut frames; a buffer takes 256 bytes.
 const SPARE_MAX: usize = 64;
 
 impl<H: SessionHandler> Shard<H> {
-    /// Shard number `id` (0 to 63) of a broker. Tickets of `handler` answer through `resolver`.
+    /// Shard `id`, from 0, of a broker that has `count` of them. Tickets of `handler` answer
+    /// through `resolver`.
     ///
     /// # Panics
-    /// If `id` is above 63.
-    pub fn new(id: u8, config: &Config, handler: H, resolver: Resolver) -> Self {
-        assert!(u64::from(id) < SHARDS_MAX, "shards are numbered 0 to 63");
+    /// If `id` is not below `count`.
+    pub fn new(id: u8, count: u8, config: &Config, handler: H, resolver: Resolver) -> Self {
+        assert!(id < count, "shards are numbered from 0");
         Self {
-            next_number: u64::from(id),
+            next_number: u64::from(id) + 1,
+            shard_count: u64::from(count),
             handler,
             resolver,
             limits: config.limits.clone(),
@@ -137,10 +138,10 @@ impl<H: SessionHandler> Shard<H> {
             self.refuse(RefuseReason::SessionsMax);
             return Err(RefuseReason::SessionsMax);
         }
-        self.next_number += SHARDS_MAX;
         let key = self
             .sessions
             .insert(Session::new(self.next_number, peer, now));
+        self.next_number += self.shard_count;
         self.connect_deadlines.arm(key.slot(), now);
         self.counters.sessions_opened += 1;
         Ok(key)

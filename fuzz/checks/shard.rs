@@ -77,7 +77,7 @@ struct World {
 impl World {
     fn new(config: &Config) -> Self {
         Self {
-            shard: Shard::new(0, config, Open, Resolver::new(|_| {})),
+            shard: Shard::new(0, 1, config, Open, Resolver::new(|_| {})),
             arena: Arena::new(),
             clients: [const { None }; CLIENT_COUNT],
             naive: Default::default(),

@@ -16,11 +16,10 @@ use tracing_appender::non_blocking::WorkerGuard;
 #[derive(Debug, Parser)]
 #[command(name = "hvlp-broker", version, max_term_width = 100)]
 struct Args {
-    // Not a doc comment: rustdoc would take the brackets for a link.
     #[arg(
         short,
         long,
-        help = "Address to listen on, repeatable: host:port, [v6]:port, unix:/path [default: 127.0.0.1:65432]",
+        help = LISTEN_HELP,
         value_name = "ADDR",
         env = "HVLP_LISTEN",
         value_delimiter = ','
@@ -57,6 +56,10 @@ struct Args {
     )]
     log_level: LevelFilter,
 }
+
+/// Why not a doc comment: documentation would take `[v6]` for a link.
+const LISTEN_HELP: &str = "Address to listen on, repeatable: host:port, [v6]:port, unix:/path \
+                           [default: 127.0.0.1:65432]";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogForm {

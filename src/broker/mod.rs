@@ -117,7 +117,7 @@ impl<H: SessionHandler> Builder<H> {
             .map(Listener::address)
             .collect::<Result<_, _>>();
         let addresses = addresses.map_err(BrokerError::Start)?;
-        let reactor = Reactor::new(0, &self.config, self.handler, listeners);
+        let reactor = Reactor::new(0, 1, &self.config, self.handler, listeners);
         BrokerHandle::start(reactor.map_err(BrokerError::Start)?, addresses)
     }
 

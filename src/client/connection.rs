@@ -9,8 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::error::ClientError;
+use super::batch::unsent;
+use super::error::{ClientError, Wait};
 use crate::address::Address;
+use crate::packet::Frame;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -20,14 +22,15 @@ pub(super) struct Connection {
     /// Counts the connections of one client, from 1.
     generation: u64,
     write_timeout: Option<Duration>,
-    /// Held while frames are written, so that no other frame gets between.
-    writing: Mutex<()>,
+    /// Held while frames are written, so that no other frame gets between. It keeps the rest of a
+    /// frame that the broker did not take in time: that goes first, so no frame is ever torn.
+    owed: Mutex<Vec<u8>>,
 }
 
 /// A write that failed.
 #[derive(Debug)]
 pub(super) struct SendFailure {
-    /// How many bytes the kernel has taken all the same.
+    /// How many bytes of the frames are sent all the same, or will be before anything else.
     pub(super) written: usize,
     pub(super) error: ClientError,
 }
@@ -56,7 +59,7 @@ impl Connection {
             address: address.clone(),
             generation,
             write_timeout,
-            writing: Mutex::new(()),
+            owed: Mutex::new(Vec::new()),
         })
     }
 
@@ -74,16 +77,43 @@ impl Connection {
         local.as_socket().map(Address::from)
     }
 
-    /// Writes whole frames; blocks while the broker does not take them.
+    /// Writes whole frames; blocks while the broker does not take them. After a time-out the stream
+    /// is intact, and more can be sent later.
     pub(super) fn send(&self, frames: &[u8]) -> Result<(), SendFailure> {
-        let _whole = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rest = frames;
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(SendFailure { written, error }) = self.write(&owed) {
+            owed.drain(..written);
+            return Err(SendFailure { written: 0, error });
+        }
+        owed.clear();
+        let Err(SendFailure { written, error }) = self.write(frames) else {
+            return Ok(());
+        };
+        if !matches!(error, ClientError::TimedOut { .. }) {
+            return Err(SendFailure { written, error });
+        }
+        // A frame that has begun must be ended; it counts as sent.
+        let cut = unsent(frames, written);
+        let begun = written - (frames.len() - cut.len());
+        let cut_len = Frame::split_first(cut).map_or(cut.len(), |(frame, _)| frame.bytes().len());
+        if begun > 0 {
+            owed.extend_from_slice(cut.get(begun..cut_len).unwrap_or_default());
+        }
+        let written = written + owed.len();
+        if written == frames.len() {
+            return Ok(());
+        }
+        Err(SendFailure { written, error })
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), SendFailure> {
+        let mut rest = bytes;
         while !rest.is_empty() {
             match send(&self.socket, rest, SendFlags::NOSIGNAL) {
                 Ok(len) => rest = rest.get(len..).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => {
-                    let written = frames.len() - rest.len();
+                    let written = bytes.len() - rest.len();
                     let error = self.send_error(errno);
                     return Err(SendFailure { written, error });
                 }
@@ -153,7 +183,7 @@ impl Connection {
         match (errno, self.write_timeout) {
             (rustix::io::Errno::AGAIN, Some(limit)) => ClientError::TimedOut {
                 address: self.address.clone(),
-                action: "take anything",
+                wait: Wait::Send,
                 limit,
             },
             _ => ClientError::from_io(&self.address, errno.into()),

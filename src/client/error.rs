@@ -1,6 +1,7 @@
 //! What can go wrong for a client, and whose fault it is.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -33,12 +34,12 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The broker, or the way to it, did not react in time.
-    #[error("{address} did not {action} within {limit:?}")]
+    #[error("{address} did not {wait} within {limit:?}")]
     TimedOut {
         /// Who.
         address: Address,
         /// What was waited for.
-        action: &'static str,
+        wait: Wait,
         /// The time that it had.
         limit: Duration,
     },
@@ -107,7 +108,7 @@ impl ClientError {
             }
             io::ErrorKind::TimedOut => Self::TimedOut {
                 address,
-                action: "answer",
+                wait: Wait::Connect,
                 limit,
             },
             _ => Self::Unreachable { address, source },
@@ -129,6 +130,30 @@ impl ClientError {
 impl From<Infallible> for ClientError {
     fn from(never: Infallible) -> Self {
         match never {}
+    }
+}
+
+/// What a broker did not do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// Take a connection.
+    Connect,
+    /// Take what was sent.
+    Send,
+    /// Be there again after a lost connection.
+    Reconnect,
+    /// Close the connection after DISCONNECT.
+    Close,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "answer",
+            Self::Send => "take anything",
+            Self::Reconnect => "come back",
+            Self::Close => "close the connection",
+        })
     }
 }
 

@@ -51,7 +51,7 @@ mod topic_frames;
 pub use batch::Batch;
 pub use builder::ClientBuilder;
 pub use decoder::{MessageDecoder, Misbehaved};
-pub use error::{ClientError, Fault};
+pub use error::{ClientError, Fault, Wait};
 pub use message::{Message, Skipped};
 pub use receiver::{Messages, Receiver};
 pub use reconnect::Reconnect;
@@ -104,7 +104,7 @@ impl Client {
     /// Publishes all messages of `batch` and empties it; see [`Sender::send_batch`].
     ///
     /// # Errors
-    /// The connection's fault. Messages of which nothing has gone stay in the batch.
+    /// The connection's fault. Messages that were not sent stay in the batch.
     pub fn send_batch(&mut self, batch: &mut Batch) -> Result<(), ClientError> {
         let sent = self.sender.send_batch(batch);
         sent.map_err(|error| self.receiver.explain(error))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::decoder::{MessageDecoder, Misbehaved};
-use super::error::ClientError;
+use super::error::{ClientError, Wait};
 use super::message::Message;
 use super::reconnect::Shared;
 
@@ -103,7 +103,7 @@ impl Receiver {
                 None => {
                     return Err(ClientError::TimedOut {
                         address: self.connection.address().clone(),
-                        action: "close the connection",
+                        wait: Wait::Close,
                         limit,
                     });
                 }

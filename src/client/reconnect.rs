@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, SendFailure};
-use super::error::ClientError;
+use super::error::{ClientError, Wait};
 use super::topic_frames::topic_frames;
 use crate::address::Address;
 use crate::packet::{FrameBuf, id};
@@ -236,11 +236,11 @@ impl Shared {
         }
         remember(&mut state);
         if let Some(connection) = state.connection.clone() {
-            let Err(SendFailure { written, error }) = connection.send(frames) else {
+            let Err(SendFailure { error, .. }) = connection.send(frames) else {
                 return Ok(());
             };
             drop(state);
-            if written == 0 && matches!(error, ClientError::TimedOut { .. }) {
+            if matches!(error, ClientError::TimedOut { .. }) {
                 return Err(error);
             }
             self.lost(&connection, error)?;
@@ -263,7 +263,7 @@ impl Shared {
     pub(super) fn not_back(&self) -> ClientError {
         ClientError::TimedOut {
             address: self.settings.address.clone(),
-            action: "come back",
+            wait: Wait::Reconnect,
             limit: self.settings.write_timeout.unwrap_or_default(),
         }
     }

@@ -35,7 +35,7 @@ impl Sender {
     /// empties it.
     ///
     /// # Errors
-    /// The connection's fault. Messages of which nothing has gone stay in the batch.
+    /// The connection's fault. Messages that were not sent stay in the batch.
     pub fn send_batch(&mut self, batch: &mut Batch) -> Result<(), ClientError> {
         let sent = self.send(batch.bytes());
         batch.keep_last(sent.as_ref().map_or_else(|(_, left)| *left, |()| 0));
@@ -155,15 +155,8 @@ impl Sender {
             let Err(SendFailure { written, error }) = self.connection.send(frames) else {
                 return Ok(());
             };
-            let timed_out = matches!(error, ClientError::TimedOut { .. });
-            let whole = frames.len() - unsent(frames, written).len() == written;
             frames = unsent(frames, written);
-            if timed_out && whole {
-                // The stream is intact: the caller may try again.
-                return Err((error, frames.len()));
-            }
-            if timed_out {
-                self.connection.shut_down();
+            if matches!(error, ClientError::TimedOut { .. }) {
                 return Err((error, frames.len()));
             }
             self.recover(error).map_err(|error| (error, frames.len()))?;

@@ -73,9 +73,10 @@ fn key_of(token: Token) -> SessionKey {
 }
 
 impl<H: SessionHandler> Reactor<H> {
-    /// A reactor that serves `listeners` once it runs.
+    /// Reactor `id`, from 0, of `count`; it serves `listeners` once it runs.
     pub(crate) fn new(
         id: u8,
+        count: u8,
         config: &Config,
         handler: H,
         mut listeners: Vec<Listener>,
@@ -95,7 +96,7 @@ impl<H: SessionHandler> Reactor<H> {
             events: Events::with_capacity(EVENTS_PER_WAIT),
             mailbox,
             listeners,
-            shard: Shard::new(id, config, handler, resolver),
+            shard: Shard::new(id, count, config, handler, resolver),
             arena: Arena::new(),
             connections: Connections::default(),
             ready: VecDeque::new(),

@@ -109,6 +109,10 @@ fn wrong_usage_is_exit_2_and_says_what_would_be_right() {
         ),
         (vec!["pub", "a", "1", "--interval", "1"], "no unit"),
         (vec!["sub"], "TOPIC"),
+        (
+            vec!["sub", "a", "-v", "--json"],
+            "-v and -N are for text and hex",
+        ),
         (vec!["sub", "a", "-F", "%z"], "has no meaning"),
         (vec!["sub", "a", "-W", "0s"], "0 is no time"),
         (vec!["-s", "a/b:1", "sub", "a"], "write host:port"),
@@ -134,6 +138,24 @@ fn help_and_version_are_on_standard_output() {
     }
     let run = hvlp(&["sub", "-h", "somehost"]).assert().code(0);
     run.stderr("-h is this help; the host is -H or -s\n");
+}
+
+#[test]
+fn each_option_has_its_variable() {
+    let peer = Peer::once(|mut connection| {
+        connection.expect(CONNECT);
+        connection.write(&[0x05, 0x03, 0x01, 0x61, 0x31, 0x05, 0x03, 0x01, 0x61, 0x32]);
+        connection.expect(&[0x03, 0x02, 0x01, 0x61]);
+        connection.expect(DISCONNECT);
+    });
+    let mut command = hvlp(&["sub", "a"]);
+    command.env("HVLP_SERVER", peer.address.to_string());
+    command
+        .env("HVLP_COUNT", "1")
+        .env("HVLP_OUTPUT", "hex")
+        .env("HVLP_QUIET", "true");
+    command.assert().code(0).stdout("31\n").stderr("");
+    peer.join();
 }
 
 /// Reads lines in the background, so that a test can wait for one.

@@ -156,3 +156,13 @@ fn a_file_that_cannot_be_read_is_named() {
         .code(1);
     run.stderr("hvlp: cannot read /nonexistent: No such file or directory (os error 2)\n");
 }
+
+#[test]
+fn l1_a_broker_that_closes_at_once_is_no_success() {
+    let peer = Peer::once(|mut connection| connection.expect(CONNECT));
+    let server = peer.address.to_string();
+    let run = hvlp(&["-s", &server, "pub", "a", "1"]).assert().code(1);
+    let text = String::from_utf8(run.get_output().stderr.clone()).unwrap();
+    assert!(text.contains(&server), "{text}");
+    peer.join();
+}

@@ -100,7 +100,7 @@ fn time_out_before_enough_messages_is_exit_5_and_without_a_count_0() {
     for (arguments, code) in [(&["-C", "2"][..], 5), (&[], 0)] {
         let peer = sending(&[b"1"]);
         let server = peer.address.to_string();
-        let mut command = hvlp(&["-s", &server, "sub", "a", "-W", "300ms"]);
+        let mut command = hvlp(&["-s", &server, "sub", "a", "-W", "2s"]);
         command.args(arguments).assert().code(code).stdout("1\n");
         peer.join();
     }
@@ -177,16 +177,23 @@ fn l8_a_reader_that_leaves_ends_it_with_0() {
 
 #[test]
 fn a_rate_is_printed_instead_of_the_messages() {
-    let peer = sending(&[&b"1"[..]; 100]);
-    let mut child = spawn(
-        &peer.address.to_string(),
-        &["sub", "a", "--rate", "-W", "1500ms"],
-    );
+    let peer = subscribed(|mut connection| {
+        connection.write(&[[0x05, 0x03, 0x01, 0x61, 0x31]; 100].concat());
+        // Until the program is ended.
+        let _ = connection.0.read(&mut [0]);
+    });
+    let mut child = spawn(&peer.address.to_string(), &["sub", "a", "--rate"]);
     let lines = crate::lines_of(child.stdout.take().unwrap());
-    let line = lines.recv_timeout(crate::LONG).unwrap();
+    let line = loop {
+        let line = lines.recv_timeout(crate::LONG).unwrap();
+        if !line.starts_with("0 msg/s") {
+            break line;
+        }
+    };
     let (rate, rest) = line.split_once(" msg/s  ").unwrap();
     assert!((1..=100).contains(&rate.parse::<u32>().unwrap()), "{line}");
-    assert!(rest.ends_with(" B/s"), "{line}");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(rest, format!("{rate} B/s"));
+    child.kill().unwrap();
+    child.wait().unwrap();
     peer.join();
 }

@@ -1,10 +1,11 @@
 //! Rows L of the fault catalogue: each kind of bad end has its own error.
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::time::Duration;
 
 use hvlp::address::Address;
-use hvlp::client::{Client, ClientError, Fault, Misbehaved};
+use hvlp::client::{Batch, Client, ClientError, Fault, Misbehaved};
 
 use crate::peer::{LONG, Peer};
 use crate::{CONNECT, DISCONNECT};
@@ -68,6 +69,23 @@ fn l1_an_http_server_and_a_tls_port_are_told_apart_from_a_broker() {
 }
 
 #[test]
+fn l1_what_ends_without_a_single_message_does_not_look_like_a_broker() {
+    for said in [&b"hello\r\n"[..], &[0x01, 0x00], &[0x00]] {
+        let peer = Peer::once(|mut connection| {
+            connection.expect(CONNECT);
+            connection.write(said);
+        });
+        let mut client = Client::connect(&peer.address).unwrap();
+        let error = client.receive(LONG).unwrap_err();
+        let ClientError::NotABroker { cause, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*cause, Misbehaved::NoMessage);
+        peer.join();
+    }
+}
+
+#[test]
 fn l3_garbage_is_skipped_and_at_last_an_error_that_stays() {
     let peer = Peer::once(|mut connection| {
         connection.expect(CONNECT);
@@ -117,27 +135,51 @@ fn l4_a_reset_is_called_a_reset() {
 
 #[test]
 fn l4_a_broker_that_takes_nothing_is_a_time_out_and_nothing_is_torn() {
-    let (done, wait) = std::sync::mpsc::channel();
+    const FRAME_LEN: usize = 257;
+    let (go_on, wait) = std::sync::mpsc::channel();
     let peer = Peer::once(move |mut connection| {
         connection.expect(CONNECT);
-        wait.recv().unwrap();
+        let sent: u8 = wait.recv().unwrap();
+        let mut stream = Vec::new();
+        connection.0.read_to_end(&mut stream).unwrap();
+        let (frames, end) = stream.as_chunks::<FRAME_LEN>();
+        assert_eq!(end, DISCONNECT);
+        for (position, frame) in frames.iter().enumerate() {
+            let number = u8::try_from(position % 251).unwrap();
+            assert_eq!(frame[..4], [0x05, 0xFF, 0x01, 0x61]);
+            assert_eq!(
+                frame[4..],
+                [number; 253],
+                "frame {position} is torn, lost or doubled"
+            );
+        }
+        assert_eq!(frames.len() % 251, usize::from(sent));
     });
     let builder = Client::builder().address(peer.address.clone()).unwrap();
     let builder = builder.write_timeout(Duration::from_millis(50));
     let mut client = builder.connect().unwrap();
+    let mut batch = Batch::new();
+    let mut numbers = (0..251).cycle();
     let error = loop {
-        if let Err(error) = client.publish("a", &[0; 253]) {
+        if batch.is_empty() {
+            let next = numbers.by_ref().take(100);
+            next.for_each(|number| batch.publish("a", &[number; 253]).unwrap());
+        }
+        if let Err(error) = client.send_batch(&mut batch) {
             break error;
         }
     };
-    assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
     assert!(
         error
             .to_string()
-            .contains("did not take anything within 50ms"),
+            .ends_with("did not take anything within 50ms"),
         "{error}"
     );
-    done.send(()).unwrap();
+    // What was not sent is still there, and goes out when the broker reads again.
+    assert!(!batch.is_empty());
+    go_on.send(numbers.next().unwrap()).unwrap();
+    while client.send_batch(&mut batch).is_err() {}
+    client.disconnect().unwrap();
     peer.join();
 }
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use hvlp::client::{ClientError, Fault};
+use hvlp::address::Address;
+use hvlp::client::{ClientError, Fault, Wait};
 
 /// The exit codes of `hvlp`. 4 is kept for brokers that ask for a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub(crate) enum Failure {
     /// What was received cannot be written.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
+    /// The broker takes messages, but none comes back.
+    #[error("{0} takes messages, but none comes back")]
+    Silent(Address),
     /// Anything that only has to be printed.
     #[error("{0}")]
     Other(String),
@@ -61,11 +65,13 @@ impl Failure {
                 | ClientError::Unreachable { .. }
                 | ClientError::NotABroker { .. }
                 | ClientError::TimedOut {
-                    action: "answer", ..
+                    wait: Wait::Connect,
+                    ..
                 } => Exit::NobodyThere,
                 other if other.fault() == Fault::Caller => Exit::Usage,
                 _ => Exit::Failed,
             },
+            Self::Silent(_) => Exit::NobodyThere,
             Self::Input { .. } | Self::Output(_) | Self::Other(_) => Exit::Failed,
         }
     }

@@ -218,15 +218,9 @@ impl fmt::Display for Escaped<'_> {
 }
 
 fn is_nasty(char: char) -> bool {
-    char.is_control()
-        || matches!(
-            char,
-            '\u{200E}'
-                | '\u{200F}'
-                | '\u{2028}'..='\u{202E}'
-                | '\u{2066}'..='\u{2069}'
-                | '\u{FEFF}'
-        )
+    let turns = matches!(char, '\u{200E}' | '\u{200F}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(char, '\u{2028}'..='\u{202E}' | '\u{FEFF}');
+    char.is_control() || turns || breaks
 }
 
 #[cfg(test)]

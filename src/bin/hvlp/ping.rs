@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use hvlp::client::{Client, ClientError};
+use hvlp::client::Client;
 
 use super::exit::{Exit, Failure};
 use super::server::{Server, duration};
@@ -99,11 +99,7 @@ impl Path {
                 return Ok(path);
             }
         }
-        Err(Failure::Client(ClientError::TimedOut {
-            address: path.publisher.broker().clone(),
-            action: "answer",
-            limit: LOST_AFTER,
-        }))
+        Err(Failure::Silent(path.publisher.broker().clone()))
     }
 
     /// One message there and back; `None` if it does not come in time.

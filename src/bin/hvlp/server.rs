@@ -10,8 +10,8 @@ use super::exit::Failure;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Server {
-    /// Broker: hvlp://HOST:PORT, HOST:PORT, [V6]:PORT or unix:/PATH [default: 127.0.0.1:65432]
-    #[arg(short, long, global = true, value_name = "URL")]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(short, long, global = true, value_name = "URL", help = SERVER_HELP)]
     server: Option<Address>,
     /// Its host alone
     #[arg(short = 'H', long, global = true)]
@@ -29,6 +29,9 @@ pub(crate) struct Server {
     #[arg(long, global = true)]
     pub(crate) debug: bool,
 }
+
+const SERVER_HELP: &str = "\
+Broker: hvlp://HOST:PORT, HOST:PORT, [V6]:PORT or unix:/PATH [default: 127.0.0.1:65432]";
 
 impl Server {
     /// The broker's address, from whichever options were given.

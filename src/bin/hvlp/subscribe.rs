@@ -21,7 +21,8 @@ pub(crate) struct Subscribe {
     #[arg(short, long)]
     verbose: bool,
     /// Print each message like this (see below)
-    #[arg(short = 'F', long, value_parser = format_argument, conflicts_with_all = ["output", "json"])]
+    #[arg(short = 'F', long, value_parser = format_argument)]
+    #[arg(conflicts_with_all = ["output", "json"])]
     format: Option<Format>,
     /// What a line looks like
     #[arg(short, long, value_enum, default_value = "text")]
@@ -61,6 +62,12 @@ fn format_argument(text: &str) -> Result<Format, String> {
 
 impl Subscribe {
     pub(crate) fn run(&self, server: &Server) -> Result<Exit, Failure> {
+        let bare = self.json || matches!(self.output, Output::Json | Output::Raw);
+        if bare && (self.verbose || self.no_newline) {
+            return Err(Failure::Usage(
+                "-v and -N are for text and hex: JSON has the topic, raw is the data alone".into(),
+            ));
+        }
         let mut builder = server.builder()?;
         if self.reconnect {
             builder = builder.reconnect(Reconnect::default());
@@ -172,11 +179,9 @@ impl Rate {
         #[allow(clippy::cast_precision_loss, reason = "a rate is rounded anyway")]
         let (messages, bytes) = (self.messages as f64 / seconds, self.bytes as f64 / seconds);
         if self.output == Output::Json {
-            let now = Timestamp::now();
-            writeln!(
-                out,
-                "{{\"ts\":\"{now:.6}\",\"messages_per_s\":{messages:.1},\"bytes_per_s\":{bytes:.1}}}"
-            )?;
+            write!(out, "{{\"ts\":\"{:.6}\"", Timestamp::now())?;
+            write!(out, ",\"messages_per_s\":{messages:.1}")?;
+            writeln!(out, ",\"bytes_per_s\":{bytes:.1}}}")?;
         } else {
             writeln!(out, "{messages:.0} msg/s  {bytes:.0} B/s")?;
         }

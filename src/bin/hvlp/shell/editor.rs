@@ -24,6 +24,7 @@ impl Editor {
             .max_history_size(HISTORY_MAX)
             .and_then(|config| config.history_ignore_dups(true))
             .map_err(failure)?
+            .history_ignore_space(true)
             .completion_type(CompletionType::List)
             .build();
         let mut editor = rustyline::Editor::with_config(config).map_err(failure)?;
@@ -50,8 +51,11 @@ impl Editor {
         loop {
             return match self.editor.readline("hvlp> ") {
                 Ok(line) => {
-                    // A history that is full or off is no reason to stop.
-                    let _ = self.editor.add_history_entry(&line);
+                    // The payload of CONNECT is a secret where brokers ask for one.
+                    if !line.trim_start().starts_with("connect ") {
+                        // A history that cannot take more is no reason to stop.
+                        let _ = self.editor.add_history_entry(&line);
+                    }
                     Ok(Some(line))
                 }
                 // Ctrl-C drops the line, as shells do.

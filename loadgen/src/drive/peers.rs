@@ -1,0 +1,280 @@
+//! Both ends of the load: what happens on each socket, whoever waited for it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::Instant;
+
+use mio::event::Event;
+use socket2::Socket;
+
+use super::publisher::Outgoing;
+use super::subscriber::{Inbound, Sink};
+use super::{Load, Totals};
+use crate::latency::Latency;
+use crate::pace::Pacer;
+use crate::stamp::Stamp;
+use crate::workload::Plan;
+
+/// One read takes as much as the target is likely to have sent in one go.
+const READ_LEN_MAX: usize = 256 * 1024;
+/// One write hands over as much as the target is likely to read in one go.
+const WRITE_LEN_MAX: usize = 256 * 1024;
+/// Bytes that an open loop keeps for a target that does not read. Above, ticks are not attempted.
+const UNWRITTEN_LEN_MAX: usize = 64 << 20;
+
+/// Everything but the poll, so that its events can be borrowed meanwhile.
+#[derive(Debug)]
+pub struct Peers {
+    epoch: Instant,
+    pub subscribers: Vec<Receiver>,
+    pub publishers: Vec<Sender>,
+    /// Deliveries that each publisher waits for.
+    pub outstanding: Vec<u64>,
+    buffer: Box<[u8]>,
+    pub load: Load,
+    pub latency: Option<Latency>,
+    pub totals: Totals,
+    /// Which connections the target has closed, in words.
+    pub hang_ups: Vec<String>,
+}
+
+/// One subscriber.
+#[derive(Debug)]
+pub struct Receiver {
+    pub socket: Option<Socket>,
+    pub inbound: Inbound,
+    /// The beginning of a frame whose end has not arrived.
+    pub remainder: Vec<u8>,
+}
+
+/// One publisher.
+#[derive(Debug)]
+pub struct Sender {
+    pub socket: Option<Socket>,
+    pub outgoing: Outgoing,
+    /// The socket was full and has not said otherwise.
+    pub blocked: bool,
+}
+
+impl Peers {
+    /// Room for the connections of `plan`.
+    pub fn new(plan: &Plan, epoch: Instant) -> Self {
+        Self {
+            epoch,
+            subscribers: Vec::with_capacity(plan.subscribers),
+            publishers: Vec::with_capacity(plan.publishers),
+            outstanding: vec![0; plan.publishers],
+            buffer: vec![0; READ_LEN_MAX].into(),
+            load: Load::Quiet,
+            latency: None,
+            totals: Totals::default(),
+            hang_ups: Vec::new(),
+        }
+    }
+
+    /// The run's clock.
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// One event of one socket.
+    pub fn serve(&mut self, event: &Event) {
+        let index = event.token().0;
+        if index < self.subscribers.len() {
+            if event.is_readable() {
+                self.read(index, event.is_read_closed());
+            }
+        } else {
+            let publisher = index - self.subscribers.len();
+            let sender = &mut self.publishers[publisher];
+            if event.is_writable() {
+                sender.blocked = false;
+                sender.flush();
+            }
+            if event.is_read_closed() && sender.socket.take().is_some() {
+                self.hang_ups.push(format!("publisher {publisher}"));
+            }
+        }
+    }
+
+    /// Reads one subscriber until it has nothing more.
+    fn read(&mut self, index: usize, ending: bool) {
+        loop {
+            let peer = &mut self.subscribers[index];
+            let Some(socket) = &peer.socket else { return };
+            let kept = peer.remainder.len();
+            self.buffer[..kept].copy_from_slice(&peer.remainder);
+            let room = &mut self.buffer[kept..];
+            let room_len = room.len();
+            let read = match (&*socket).read(room) {
+                Ok(0) => Err(()),
+                Ok(len) => Ok(len),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => Err(()),
+            };
+            let Ok(len) = read else {
+                peer.socket = None;
+                self.hang_ups.push(format!("subscriber {index}"));
+                return;
+            };
+            let now_ns = self.now_ns();
+            self.receive(index, kept + len, now_ns);
+            self.offer(index, now_ns);
+            if len < room_len && !ending {
+                // A short read has emptied the socket; what comes next is a new event. Only the
+                // end of the stream may have come with the last bytes.
+                return;
+            }
+        }
+    }
+
+    fn receive(&mut self, index: usize, len: usize, now_ns: u64) {
+        let Self {
+            subscribers,
+            buffer,
+            outstanding,
+            latency,
+            totals,
+            ..
+        } = self;
+        let peer = &mut subscribers[index];
+        let latency = latency.as_mut();
+        let mut account = Account {
+            subscriber: index,
+            now_ns,
+            outstanding,
+            latency,
+            totals,
+        };
+        let taken = peer.inbound.receive(&buffer[..len], now_ns, &mut account);
+        peer.remainder.clear();
+        peer.remainder.extend_from_slice(&buffer[taken..len]);
+    }
+
+    /// After each read: whoever was waiting for it sends at once, and no tick waits for the rest.
+    fn offer(&mut self, subscriber: usize, now_ns: u64) {
+        match self.load {
+            Load::Quiet => {}
+            Load::Closed { .. } => {
+                let publisher = self.subscribers[subscriber].inbound.current_publisher();
+                self.refill(usize::from(publisher), now_ns);
+            }
+            Load::Open(pacer) if pacer.next_due_ns() <= now_ns => self.keep_schedule(pacer),
+            Load::Open(_) => {}
+        }
+    }
+
+    /// Once a turn: whatever the load asks for by now.
+    pub fn offer_all(&mut self) {
+        match self.load {
+            Load::Quiet => {}
+            Load::Closed { .. } => {
+                let now_ns = self.now_ns();
+                (0..self.publishers.len()).for_each(|publisher| self.refill(publisher, now_ns));
+            }
+            Load::Open(pacer) => self.keep_schedule(pacer),
+        }
+    }
+
+    /// Fills a publisher's window up again once half of it has arrived: few, large writes.
+    fn refill(&mut self, publisher: usize, now_ns: u64) {
+        let Load::Closed {
+            window,
+            ref mut remaining,
+        } = self.load
+        else {
+            return;
+        };
+        let sender = &mut self.publishers[publisher];
+        let outstanding = &mut self.outstanding[publisher];
+        if *outstanding > window / 2 {
+            return;
+        }
+        while !sender.blocked && *remaining > 0 && sender.socket.is_some() {
+            while sender.outgoing.unwritten().len() < WRITE_LEN_MAX && *remaining > 0 {
+                let fan_out = sender.outgoing.next_fan_out();
+                // A window smaller than one message's fan-out still lets one message through.
+                if *outstanding > 0 && *outstanding + fan_out > window {
+                    break;
+                }
+                sender.outgoing.push(now_ns, 0);
+                *outstanding += fan_out;
+                *remaining -= 1;
+                self.totals.sent += 1;
+            }
+            if sender.outgoing.unwritten().is_empty() {
+                return;
+            }
+            sender.flush();
+        }
+    }
+
+    /// Sends every message that is due, each publisher's in one write.
+    fn keep_schedule(&mut self, mut pacer: Pacer) {
+        let now_ns = self.now_ns();
+        let publishers = self.publishers.len() as u64;
+        while pacer.next_due_ns() <= now_ns {
+            let tick = pacer.next();
+            let publisher = usize::try_from(tick % publishers).expect("an index");
+            let sender = &mut self.publishers[publisher];
+            if sender.outgoing.unwritten().len() > UNWRITTEN_LEN_MAX {
+                break;
+            }
+            let due_ns = pacer.take();
+            let lag_ns = now_ns - due_ns;
+            self.outstanding[publisher] += sender.outgoing.next_fan_out();
+            sender
+                .outgoing
+                .push(due_ns, u32::try_from(lag_ns).unwrap_or(u32::MAX));
+            self.totals.sent += 1;
+            if let Some(latency) = &mut self.latency {
+                latency.attempted(due_ns, lag_ns);
+            }
+        }
+        self.load = Load::Open(pacer);
+        self.publishers.iter_mut().for_each(Sender::flush);
+    }
+}
+
+impl Sender {
+    /// Writes until everything is gone or the socket is full.
+    pub fn flush(&mut self) {
+        let Some(mut socket) = self.socket.as_ref() else {
+            return;
+        };
+        while !self.blocked && !self.outgoing.unwritten().is_empty() {
+            match socket.write(self.outgoing.unwritten()) {
+                Ok(written) => self.outgoing.advance(written),
+                // An error of the connection is an event of its own.
+                Err(_) => self.blocked = true,
+            }
+        }
+    }
+}
+
+/// Where one read's messages are accounted for.
+struct Account<'a> {
+    subscriber: usize,
+    now_ns: u64,
+    outstanding: &'a mut [u64],
+    latency: Option<&'a mut Latency>,
+    totals: &'a mut Totals,
+}
+
+impl Sink for Account<'_> {
+    fn arrived(&mut self, publisher: u16, count: usize) {
+        let outstanding = &mut self.outstanding[usize::from(publisher)];
+        // A repeated message may come when none is outstanding.
+        *outstanding = outstanding.saturating_sub(count as u64);
+        self.totals.delivered += count as u64;
+    }
+
+    fn is_timed(&self) -> bool {
+        self.latency.is_some()
+    }
+
+    fn stamped(&mut self, stamp: &Stamp) {
+        if let Some(latency) = &mut self.latency {
+            latency.delivered(self.subscriber, stamp, self.now_ns);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! `hvlp-loadgen` as a program, against a relay and against brokers that lose, repeat and reorder.
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test that cannot go on fails by panicking, and has no outside"
+)]
+
+mod outside;
+mod support;
+mod verdict;

@@ -1,0 +1,82 @@
+//! A broker of a few lines that can be told to misbehave.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use hvlp::packet::{Frame, Packet};
+
+/// Where the sequence stands in a frame of ours: header, topic of five bytes, stamp.
+const SEQUENCE_AT: usize = 8 + 12;
+
+/// What the broker does to a message before it delivers it.
+pub type Mangle = Box<dyn FnMut(&[u8]) -> Vec<u8> + Send>;
+
+#[derive(Default)]
+struct Subscriptions(Vec<(String, TcpStream)>);
+
+/// A broker on a port of its own. It serves until the test's process ends.
+pub fn spawn(mangle: Mangle) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mangle = Arc::new(Mutex::new(mangle));
+    let subscriptions = Arc::new(Mutex::new(Subscriptions::default()));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mangle, subscriptions) = (Arc::clone(&mangle), Arc::clone(&subscriptions));
+            thread::spawn(move || serve(stream.unwrap(), &mangle, &subscriptions));
+        }
+    });
+    address
+}
+
+/// A broker that delivers everything as it came.
+pub fn honest() -> SocketAddr {
+    spawn(Box::new(<[u8]>::to_vec))
+}
+
+/// The number of a message of ours.
+pub fn sequence(frame: &[u8]) -> u32 {
+    u32::from_le_bytes(frame[SEQUENCE_AT..SEQUENCE_AT + 4].try_into().unwrap())
+}
+
+fn serve(mut stream: TcpStream, mangle: &Mutex<Mangle>, subscriptions: &Mutex<Subscriptions>) {
+    stream.set_nodelay(true).unwrap();
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 65_536];
+    while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..len]);
+        let mut rest: &[u8] = &bytes;
+        while let Some((frame, behind)) = Frame::split_first(rest) {
+            match frame.packet().unwrap() {
+                Packet::Subscribe { topics } => {
+                    let mut subscriptions = subscriptions.lock().unwrap();
+                    for topic in topics {
+                        let stream = stream.try_clone().unwrap();
+                        subscriptions.0.push((topic.into(), stream));
+                    }
+                }
+                Packet::Publish { topic, .. } => {
+                    let delivery = mangle.lock().unwrap()(frame.bytes());
+                    deliver(topic, &delivery, subscriptions);
+                }
+                _ => {}
+            }
+            rest = behind;
+        }
+        bytes = rest.to_vec();
+    }
+}
+
+/// An empty delivery is a lost one; a single zero hangs up on the subscribers.
+fn deliver(topic: &str, delivery: &[u8], subscriptions: &Mutex<Subscriptions>) {
+    let mut subscriptions = subscriptions.lock().unwrap();
+    subscriptions.0.retain_mut(|(wanted, stream)| {
+        if delivery == [0] {
+            stream.shutdown(Shutdown::Both).unwrap();
+            return false;
+        }
+        wanted != topic || stream.write_all(delivery).is_ok()
+    });
+}
