@@ -102,8 +102,9 @@ impl Default for ListenerConfig {
             tcp_keepalive: Duration::from_secs(60),
             tcp_keepalive_interval: Duration::from_secs(15),
             tcp_user_timeout: Duration::from_secs(120),
-            // No less than one session's read budget: what one turn sends then fits, so a reader that
-            // keeps up never sees a send cut short (with 128 KiB: 12 % of them, and 1.2x the CPU).
+            // No less than one session's read budget: what one turn sends then fits, so a reader
+            // that keeps up never sees a send cut short (with 128 KiB: 12 % of them, and 1.2x the
+            // CPU).
             notsent_lowat: 256 * KIB,
             sndbuf: None,
             outbound_max: 8 * MIB,
