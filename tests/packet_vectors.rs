@@ -135,6 +135,18 @@ fn a_known_id_is_no_unknown_packet() {
 }
 
 #[test]
+fn only_a_list_takes_topics() {
+    let mut publish = FrameBuf::publish("a", b"x").unwrap();
+    assert_eq!(
+        publish.push_topic("b"),
+        Err(EncodeError::NotAList { id: 5 })
+    );
+    let mut list = FrameBuf::subscribe(["a"]).unwrap();
+    list.push_topic("bc").unwrap();
+    assert_eq!(list.bytes(), [3, 5, 1, b'a', 2, b'b', b'c']);
+}
+
+#[test]
 fn the_vectors_are_many_named_once_and_of_two_kinds() {
     let cases = cases();
     let names: BTreeSet<_> = cases
@@ -279,5 +291,6 @@ fn refusal(error: EncodeError) -> &'static str {
         EncodeError::ListTooLong { .. } => "list_too_long",
         EncodeError::MessageTooLong { .. } => "message_too_long",
         EncodeError::KnownId { .. } => "known_id",
+        EncodeError::NotAList { .. } => "not_a_list",
     }
 }

@@ -79,10 +79,13 @@ impl FrameBuf {
     /// Adds a topic to a SUBSCRIBE or UNSUBSCRIBE.
     ///
     /// # Errors
-    /// `TopicTooLong` above 254 bytes, `ListTooLong` if this frame has no room left for it; the
-    /// frame is then unchanged, and a second one can take the topic.
+    /// `NotAList` for any other packet, `TopicTooLong` above 254 bytes, `ListTooLong` if this frame
+    /// has no room left for it; the frame is then unchanged, and a second one can take the topic.
     pub fn push_topic(&mut self, topic: &str) -> Result<(), EncodeError> {
-        self.append_topic(topic)
+        match self.as_frame().id() {
+            id::SUBSCRIBE | id::UNSUBSCRIBE => self.append_topic(topic),
+            id => Err(EncodeError::NotAList { id }),
+        }
     }
 
     /// Header and payload, as they go on the wire.
@@ -232,6 +235,11 @@ pub enum EncodeError {
         /// The data's length in bytes.
         data_len: usize,
     },
+    /// A topic for a packet that has no list of them.
+    NotAList {
+        /// That packet's id.
+        id: u8,
+    },
     /// An `Unknown` packet with an id that has a meaning.
     KnownId {
         /// That id.
@@ -265,6 +273,7 @@ impl fmt::Display for EncodeError {
                  most {}",
                 TOPIC_LEN_MAX.saturating_sub(topic_len)
             ),
+            Self::NotAList { id } => write!(f, "a packet with id {id} has no list of topics"),
             Self::KnownId { id } => write!(f, "id {id} is not unknown: use its own packet"),
         }
     }
