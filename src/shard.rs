@@ -32,6 +32,7 @@ use crate::session::{
 
 mod flush;
 mod receive;
+mod run;
 
 pub use flush::{Outgoing, SendOutcome};
 
