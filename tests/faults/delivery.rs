@@ -38,7 +38,10 @@ fn frames_are_forwarded_as_they_came_and_in_order_across_topics() {
     let mut sent = Vec::new();
     for number in 0..3000_u32 {
         let topic = ["a", "b", "b", "c"][number as usize % 4];
-        sent.push((topic, wire::publish(topic, vec![number as u8; number as usize % 250])));
+        sent.push((
+            topic,
+            wire::publish(topic, vec![number as u8; number as usize % 250]),
+        ));
     }
     let bytes = |of: &dyn Fn(&str) -> bool| -> Vec<u8> {
         let frames = sent.iter().filter(|(topic, _)| of(topic));

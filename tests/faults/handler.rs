@@ -112,8 +112,14 @@ fn what_comes_behind_a_connect_is_discarded_when_it_is_refused_or_forgotten() {
     let mut witness = broker.subscriber(&["a"]);
     let behind = [wire::subscribe(&["mine"]), wire::numbered("a", 100)].concat();
     let answers: [(fn(Ticket), CloseReason); 3] = [
-        (|ticket| ticket.refuse(Refusal::NotAuthorised), CloseReason::AuthFailed),
-        (|ticket| ticket.refuse(Refusal::Limit), CloseReason::LimitConnect),
+        (
+            |ticket| ticket.refuse(Refusal::NotAuthorised),
+            CloseReason::AuthFailed,
+        ),
+        (
+            |ticket| ticket.refuse(Refusal::Limit),
+            CloseReason::LimitConnect,
+        ),
         (drop, CloseReason::AuthFailed),
     ];
     for (answer, reason) in answers {
@@ -162,7 +168,9 @@ fn an_answer_for_a_session_that_has_ended_reaches_nobody() {
     let (broker, tickets) = start_obedient(&["listener.connect_timeout=200ms"]);
     let (peer, late) = waiting(&broker, &tickets, &wire::numbered("a", 10));
     peer.reset();
-    broker.await_counters("it is gone", |counters| counters.closed(CloseReason::Reset) == 1);
+    broker.await_counters("it is gone", |counters| {
+        counters.closed(CloseReason::Reset) == 1
+    });
     let (mut patient, too_late) = waiting(&broker, &tickets, &wire::subscribe(&["a"]));
     patient.expect_end();
     assert_eq!(broker.counters().closed(CloseReason::ConnectTimeout), 1);

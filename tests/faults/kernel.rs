@@ -65,7 +65,9 @@ fn d5_connections_that_are_gone_before_they_are_accepted_do_not_end_the_loop() {
             peer.reset();
         }
     });
-    broker.await_counters("all are gone", |counters| counters.closed(CloseReason::Reset) == 200);
+    broker.await_counters("all are gone", |counters| {
+        counters.closed(CloseReason::Reset) == 200
+    });
     let mut subscriber = broker.subscriber(&["a"]);
     let mut publisher = broker.connect();
     publisher.publish("a", "served");
@@ -111,7 +113,10 @@ fn d11_a_short_write_at_every_offset_continues_at_that_byte() {
             world.turn();
             assert_eq!(world.take(subscriber), [&bytes[..], &later].concat());
             let counters = world.counters();
-            assert_eq!((counters.deliveries_written, counters.deliveries_owed), (5, 0));
+            assert_eq!(
+                (counters.deliveries_written, counters.deliveries_owed),
+                (5, 0)
+            );
         }
     }
 }
@@ -161,9 +166,15 @@ fn d14_what_comes_late_for_a_former_owner_reaches_nobody() {
     let mut world = World::new(&[]);
     let former = world.connected(wire::subscribe(&["a"]));
     let publisher = world.connected([]);
-    world.shard.gone(former, Gone::Failed(std::io::ErrorKind::ConnectionReset));
+    world
+        .shard
+        .gone(former, Gone::Failed(std::io::ErrorKind::ConnectionReset));
     let beside = world.open();
-    assert_ne!(beside.slot(), former.slot(), "its slot is taken until the turn has ended");
+    assert_ne!(
+        beside.slot(),
+        former.slot(),
+        "its slot is taken until the turn has ended"
+    );
     world.turn();
     let heir = world.open();
     assert_eq!(heir.slot(), former.slot());
@@ -174,16 +185,32 @@ fn d14_what_comes_late_for_a_former_owner_reaches_nobody() {
     world.shard.gone(former, Gone::Eof);
     world.shard.close(former, CloseReason::IoError);
     let piece = world.arena.push(&wire::CONNECT);
-    assert_eq!(world.shard.receive(world.now, former, &mut world.arena, piece), None);
-    world.shard.sent(world.now, former, &world.arena, SendOutcome::Failed(
-        std::io::ErrorKind::ConnectionReset,
-    ));
+    assert_eq!(
+        world
+            .shard
+            .receive(world.now, former, &mut world.arena, piece),
+        None
+    );
+    world.shard.sent(
+        world.now,
+        former,
+        &world.arena,
+        SendOutcome::Failed(std::io::ErrorKind::ConnectionReset),
+    );
     world.turn();
     assert!(world.shard.is_open(heir));
     assert_eq!(world.take(heir), b"");
     assert_eq!(world.counters().stale_events, 2);
-    assert_eq!(world.counters().accepted(1), 2, "CONNECT of the first two alone");
-    let infos: Vec<_> = world.shard.sessions().filter(|(key, _)| *key == heir).collect();
+    assert_eq!(
+        world.counters().accepted(1),
+        2,
+        "CONNECT of the first two alone"
+    );
+    let infos: Vec<_> = world
+        .shard
+        .sessions()
+        .filter(|(key, _)| *key == heir)
+        .collect();
     assert!(infos[0].1.topics.is_empty() && infos[0].1.peer == PeerName::Memory);
 }
 

@@ -14,7 +14,9 @@ use crate::support::{End, Prng, start, wire};
 const LENS: [u8; 7] = [0, 1, 2, 127, 128, 254, 255];
 
 fn cut_points(len: usize) -> impl Iterator<Item = usize> {
-    [1, 2, 3, len / 2, len - 1].into_iter().filter(move |cut| *cut < len)
+    [1, 2, 3, len / 2, len - 1]
+        .into_iter()
+        .filter(move |cut| *cut < len)
 }
 
 #[test]
@@ -34,7 +36,11 @@ fn a1_a_cut_frame_of_any_id_and_length_is_no_frame() {
         }
     }
     assert_eq!(world.counters().frames_read, cuts);
-    assert_eq!(world.counters().accepted(1), cuts, "CONNECT, and nothing else");
+    assert_eq!(
+        world.counters().accepted(1),
+        cuts,
+        "CONNECT, and nothing else"
+    );
     assert_eq!(world.shard.session_count(), 0);
 }
 
@@ -100,7 +106,9 @@ fn a2_a_cut_frame_and_silence_are_closed_over_a_socket() {
             peer
         })
         .collect();
-    peers.iter_mut().for_each(|peer| drop(peer.expect_end()));
+    for peer in &mut peers {
+        peer.expect_end();
+    }
     let closed = broker.counters().closed(CloseReason::FrameTimeout);
     assert_eq!(closed, peers.len() as u64);
     broker.finish();
@@ -114,7 +122,9 @@ fn a3_every_payload_and_topic_length_is_forwarded_byte_for_byte_or_discarded() {
     for topic in &topics {
         subscriber.send(wire::subscribe(&[topic]));
     }
-    broker.await_counters("all topics are held", |counters| counters.subscriptions == 256);
+    broker.await_counters("all topics are held", |counters| {
+        counters.subscriptions == 256
+    });
 
     let mut publisher = broker.connect();
     let (mut forwarded, mut discarded) = (Vec::new(), 0);
@@ -361,8 +371,14 @@ fn a14_ten_million_random_bytes_on_fifty_connections_hurt_nobody_else() {
 
 /// What other protocols say first.
 pub(crate) const FOREIGN: [(&str, &[u8]); 5] = [
-    ("HTTP", b"GET / HTTP/1.1\r\nHost: example.org\r\nAccept: */*\r\n\r\n"),
-    ("TLS", b"\x16\x03\x01\x00\xC8\x01\x00\x00\xC4\x03\x03\x11\x22\x33\x44\x55\x66\x77"),
+    (
+        "HTTP",
+        b"GET / HTTP/1.1\r\nHost: example.org\r\nAccept: */*\r\n\r\n",
+    ),
+    (
+        "TLS",
+        b"\x16\x03\x01\x00\xC8\x01\x00\x00\xC4\x03\x03\x11\x22\x33\x44\x55\x66\x77",
+    ),
     ("SSH", b"SSH-2.0-OpenSSH_9.6\r\n"),
     ("MQTT", b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3C\x00\x04test"),
     ("NATS or Redis", b"PING\r\n"),
@@ -370,7 +386,10 @@ pub(crate) const FOREIGN: [(&str, &[u8]); 5] = [
 
 #[test]
 fn a15_other_protocols_are_closed_by_a_deadline() {
-    let broker = start(&["listener.frame_timeout=200ms", "listener.connect_timeout=400ms"]);
+    let broker = start(&[
+        "listener.frame_timeout=200ms",
+        "listener.connect_timeout=400ms",
+    ]);
     let mut peers: Vec<_> = FOREIGN
         .iter()
         .map(|(_, hello)| {
@@ -379,10 +398,12 @@ fn a15_other_protocols_are_closed_by_a_deadline() {
             peer
         })
         .collect();
-    peers.iter_mut().for_each(|peer| drop(peer.expect_end()));
+    for peer in &mut peers {
+        peer.expect_end();
+    }
     let counters = broker.counters();
-    let timeouts = counters.closed(CloseReason::FrameTimeout)
-        + counters.closed(CloseReason::ConnectTimeout);
+    let timeouts =
+        counters.closed(CloseReason::FrameTimeout) + counters.closed(CloseReason::ConnectTimeout);
     assert_eq!(timeouts, FOREIGN.len() as u64);
     assert_eq!(counters.subscriptions, 1, "the canary's");
     broker.finish();

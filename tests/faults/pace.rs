@@ -39,7 +39,10 @@ fn c1_ten_thousand_senders_of_single_bytes_are_served_and_parsed_once() {
         world.pass(Duration::from_millis(1));
     }
     assert!(world.take(subscriber) == frame.repeat(senders.len()));
-    assert_eq!(steps.0.load(Ordering::Relaxed) - before, senders.len() as u64);
+    assert_eq!(
+        steps.0.load(Ordering::Relaxed) - before,
+        senders.len() as u64
+    );
     assert!(world.ended.is_empty());
 }
 
@@ -132,14 +135,21 @@ fn c10_the_flush_of_the_turn_with_the_end_is_the_last_one() {
     let counters = world.counters();
     assert_eq!(counters.deliveries_written, 1);
     assert_eq!(counters.dropped(DropReason::SessionGone), 2);
-    assert_eq!(counters.publishes_unmatched, 1, "it was gone for what came behind");
+    assert_eq!(
+        counters.publishes_unmatched, 1,
+        "it was gone for what came behind"
+    );
 }
 
 fn await_resets(broker: &TestBroker, count: u64) {
     broker.await_counters("all are reset", |counters| {
         counters.closed(CloseReason::Reset) == count
     });
-    assert_eq!(broker.counters().sessions_closed.total(), count, "and nothing else");
+    assert_eq!(
+        broker.counters().sessions_closed.total(),
+        count,
+        "and nothing else"
+    );
 }
 
 #[test]
@@ -147,7 +157,11 @@ fn c11_a_reset_releases_session_topic_and_descriptor() {
     let broker = start(&[]);
     // As soon as the connection stands, after CONNECT, and in the middle of a frame.
     let subscribe = wire::subscribe(&["one", "two"]);
-    let scripts = [&[][..], &wire::CONNECT, &[&wire::CONNECT[..], &subscribe, &[5, 9]].concat()];
+    let scripts = [
+        &[][..],
+        &wire::CONNECT,
+        &[&wire::CONNECT[..], &subscribe, &[5, 9]].concat(),
+    ];
     for _ in 0..1000 {
         for script in scripts {
             let mut peer = broker.open();
@@ -171,7 +185,9 @@ fn c11_a_thousand_clients_that_subscribe_and_reset_at_once_leave_nothing() {
             peer
         })
         .collect();
-    broker.await_counters("all are subscribed", |counters| counters.subscriptions == 2001);
+    broker.await_counters("all are subscribed", |counters| {
+        counters.subscriptions == 2001
+    });
     assert_eq!(broker.connections(), 1002);
     peers.into_iter().for_each(Peer::reset);
     await_resets(&broker, 1000);
@@ -198,7 +214,10 @@ fn c11_a_reset_with_frames_queued_drops_and_counts_them() {
     }
     let counters = broker.counters();
     assert!(counters.dropped(DropReason::SessionGone) >= 10);
-    assert_eq!(counters.deliveries_dropped.total(), counters.dropped(DropReason::SessionGone));
+    assert_eq!(
+        counters.deliveries_dropped.total(),
+        counters.dropped(DropReason::SessionGone)
+    );
     drop((healthy, publisher));
     broker.finish();
 }

@@ -14,7 +14,9 @@ fn a4_the_largest_the_emptiest_and_the_most_repetitive_lists_are_served() {
     peer.send(wire::subscribe(&[&long]));
     peer.send(wire::subscribe::<&str>(&[]));
     peer.send(wire::unsubscribe::<&str>(&[]));
-    broker.await_counters("all are held", |counters| counters.subscriptions == 127 + 1 + 1 + 1);
+    broker.await_counters("all are held", |counters| {
+        counters.subscriptions == 127 + 1 + 1 + 1
+    });
     assert_eq!(broker.counters().frames_discarded.total(), 0);
     let mut publisher = broker.connect();
     for topic in [&b""[..], &[126], long.as_bytes()] {
@@ -94,7 +96,12 @@ fn a9_topics_that_only_look_the_same_are_different() {
 fn a10_payloads_of_connect_and_disconnect_are_ignored() {
     let broker = start(&[]);
     let mut subscriber = broker.subscriber(&["a"]);
-    for payload in [vec![0xAB; 255], b"s3cret".to_vec(), vec![0; 1], wire::CONNECT.to_vec()] {
+    for payload in [
+        vec![0xAB; 255],
+        b"s3cret".to_vec(),
+        vec![0; 1],
+        wire::CONNECT.to_vec(),
+    ] {
         let mut peer = broker.open();
         peer.send(wire::frame(1, &payload));
         peer.publish("a", &payload[..1]);
@@ -183,7 +190,10 @@ fn a18_frames_at_the_edges_of_an_arena_segment_arrive_whole() {
         }
         world.receive(publisher, &bytes);
         world.turn();
-        assert!(world.take(subscriber) == bytes, "byte-exact at {behind_the_edge}");
+        assert!(
+            world.take(subscriber) == bytes,
+            "byte-exact at {behind_the_edge}"
+        );
     }
     assert_eq!(world.counters().frames_discarded.total(), 0);
 }
@@ -216,7 +226,10 @@ fn a18_any_split_of_a_stream_gives_the_same_frames() {
     let mut world = World::new(&["limits.error_budget=65536"]);
     let subscriber = world.connected(wire::subscribe(&["one", "b"]));
     let unknown = wire::frame(200, &[1, 2, 3]);
-    let at = stream.windows(5).position(|window| window == unknown).unwrap();
+    let at = stream
+        .windows(5)
+        .position(|window| window == unknown)
+        .unwrap();
     let expected = [&stream[..at], &stream[at + 5..]].concat();
     for first in 1..stream.len() {
         let publisher = world.connected([]);

@@ -26,7 +26,10 @@ fn b1_frames_before_connect_leave_no_trace_and_are_charged() {
         counters.discarded(DiscardCause::BeforeConnect) == 63
     });
     let counters = broker.counters();
-    assert_eq!((counters.topics, counters.subscriptions), (topics_before, 2));
+    assert_eq!(
+        (counters.topics, counters.subscriptions),
+        (topics_before, 2)
+    );
     assert!(broker.handle().register().sessions().iter().any(|session| {
         session.state == SessionState::WaitConnect && session.topics.is_empty()
     }));
@@ -36,7 +39,10 @@ fn b1_frames_before_connect_leave_no_trace_and_are_charged() {
     // CONNECT does not undo the charge: one more is the 64th.
     early.send([&wire::CONNECT[..], &wire::frame(99, &[])].concat());
     early.expect_end();
-    assert_eq!(broker.counters().closed(CloseReason::ProtocolErrorBudget), 1);
+    assert_eq!(
+        broker.counters().closed(CloseReason::ProtocolErrorBudget),
+        1
+    );
     drop((witness, marker, early));
     broker.finish();
 }
@@ -48,12 +54,19 @@ fn b2_silence_after_accept_ends_with_the_connect_timeout() {
     let chatty = world.open();
     world.pass(Duration::from_micros(29_999_999));
     assert_eq!(world.shard.session_count(), 2);
-    assert_eq!(world.shard.register().sessions().count(), 0, "a slot and nothing else");
+    assert_eq!(
+        world.shard.register().sessions().count(),
+        0,
+        "a slot and nothing else"
+    );
     world.receive(chatty, wire::CONNECT);
     world.pass(Duration::from_micros(1));
     assert_eq!(world.ended.get(&silent), Some(&CloseReason::ConnectTimeout));
     world.pass(Duration::from_secs(86_400));
-    assert!(world.shard.is_open(chatty), "a subscriber is silent by nature");
+    assert!(
+        world.shard.is_open(chatty),
+        "a subscriber is silent by nature"
+    );
 
     let broker = start(&["listener.connect_timeout=200ms"]);
     broker.open().expect_end();
@@ -80,7 +93,9 @@ fn b3_a_thousand_connects_change_nothing_and_are_not_charged() {
     let mut publisher = broker.connect();
     publisher.publish("a", "still");
     subscriber.expect_nothing_before(wire::publish("a", "still"));
-    broker.await_counters("all are accepted", |counters| counters.accepted(1) == 1000 + 4);
+    broker.await_counters("all are accepted", |counters| {
+        counters.accepted(1) == 1000 + 4
+    });
     let counters = broker.counters();
     assert_eq!(counters.frames_discarded.total(), 0);
     assert_eq!(broker.subscribers("a"), 1);
@@ -110,8 +125,19 @@ fn b5_bytes_behind_disconnect_are_neither_executed_nor_counted() {
     let broker = start(&[]);
     let mut witness = broker.subscriber(&["a"]);
     let mut peer = broker.connect();
-    let behind = [wire::publish("a", "late"), wire::subscribe(&["late"]), vec![200, 0, 5]];
-    peer.send([&wire::publish("a", "last"), &wire::DISCONNECT[..], &behind.concat()].concat());
+    let behind = [
+        wire::publish("a", "late"),
+        wire::subscribe(&["late"]),
+        vec![200, 0, 5],
+    ];
+    peer.send(
+        [
+            &wire::publish("a", "last"),
+            &wire::DISCONNECT[..],
+            &behind.concat(),
+        ]
+        .concat(),
+    );
     witness.expect(wire::publish("a", "last"));
     peer.expect_end();
     assert_eq!(broker.subscribers("late"), 0);
@@ -259,7 +285,11 @@ fn b7_every_packet_in_every_state_once_and_twice_does_what_the_table_says() {
                 world.receive(key, [&greeting[..], &frame.repeat(times)].concat());
                 world.turn();
                 for ticket in verifier.tickets.lock().unwrap().drain(..) {
-                    assert_eq!(world.counters().frames_read, 1, "CONNECT, and the rest waits");
+                    assert_eq!(
+                        world.counters().frames_read,
+                        1,
+                        "CONNECT, and the rest waits"
+                    );
                     match at {
                         At::VerifyingThenAccepted => ticket.accept(),
                         _ => ticket.refuse(Refusal::NotAuthorised),
@@ -286,7 +316,11 @@ fn b8_a_publisher_does_not_get_its_own_messages_and_all_others_do() {
     let mut ends = [broker.subscriber(&["a"]), broker.subscriber(&["a"])];
     for round in 0..2000_u32 {
         let [one, other] = &mut ends;
-        let (from, to) = if round % 2 == 0 { (one, other) } else { (other, one) };
+        let (from, to) = if round % 2 == 0 {
+            (one, other)
+        } else {
+            (other, one)
+        };
         from.publish("a", round.to_be_bytes());
         to.expect_nothing_before(wire::publish("a", round.to_be_bytes()));
     }
@@ -315,7 +349,7 @@ fn b9_two_clients_that_echo_each_other_for_ever_are_not_amplified() {
     const ECHOES: usize = 2000;
     let broker = start(&[]);
     let mut one = broker.subscriber(&["ping"]);
-    let mut other = broker.subscriber(&["pong"]);
+    let other = broker.subscriber(&["pong"]);
     let echo = |mut peer: Peer, answer: &'static str| {
         thread::spawn(move || {
             for _ in 0..ECHOES {
@@ -336,7 +370,10 @@ fn b9_two_clients_that_echo_each_other_for_ever_are_not_amplified() {
         broker.counters().accepted(5) >= (2 * ECHOES + balls) as u64
     });
     let counters = broker.counters();
-    assert!(counters.deliveries_matched <= counters.accepted(5), "one delivery for each");
+    assert!(
+        counters.deliveries_matched <= counters.accepted(5),
+        "one delivery for each"
+    );
     drop(peers);
     broker.finish();
 }

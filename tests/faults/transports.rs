@@ -91,7 +91,10 @@ fn all_addresses_of_a_broker_are_one_place() {
 #[test]
 fn ten_brokers_in_one_process_do_not_know_each_other() {
     let brokers: Vec<_> = (0..10).map(|_| crate::support::start(&[])).collect();
-    let mut subscribers: Vec<_> = brokers.iter().map(|broker| broker.subscriber(&["a"])).collect();
+    let mut subscribers: Vec<_> = brokers
+        .iter()
+        .map(|broker| broker.subscriber(&["a"]))
+        .collect();
     for (number, broker) in brokers.iter().enumerate() {
         let mut publisher = broker.connect();
         publisher.publish("a", [number as u8]);

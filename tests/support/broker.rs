@@ -23,17 +23,13 @@ pub(crate) fn start(settings: &[&str]) -> TestBroker {
 }
 
 pub(crate) fn start_with<H: SessionHandler>(handler: H, settings: &[&str]) -> TestBroker {
-    let mut broker = start_quietly(handler, settings);
+    let builder = Broker::builder().listen("127.0.0.1:0").unwrap();
+    let mut broker = spawn(builder.handler(handler), settings);
     broker.canaries.push(Canary::start(&broker.address));
     broker
 }
 
-/// Without a canary: for handlers that would not let one in.
-pub(crate) fn start_quietly<H: SessionHandler>(handler: H, settings: &[&str]) -> TestBroker {
-    let builder = Broker::builder().listen("127.0.0.1:0").unwrap();
-    spawn(builder.handler(handler), settings)
-}
-
+/// Without a canary: for transports that it does not speak.
 pub(crate) fn spawn<H: SessionHandler>(mut builder: Builder<H>, settings: &[&str]) -> TestBroker {
     builder = builder.set("drain_timeout=2s").unwrap();
     for setting in settings {
@@ -116,7 +112,11 @@ impl TestBroker {
                 && fields.get(9).is_some_and(|inode| sockets.contains(*inode))
         };
         let tables = [table("tcp"), table("tcp6")];
-        tables.iter().flat_map(|table| table.lines()).filter(is_ours).count()
+        tables
+            .iter()
+            .flat_map(|table| table.lines())
+            .filter(is_ours)
+            .count()
     }
 
     /// Stops the broker while the peers are still there, and returns its last count.
@@ -139,7 +139,10 @@ impl TestBroker {
     pub(crate) fn finish(mut self) -> Counters {
         self.canaries.drain(..).for_each(Canary::finish);
         self.await_counters("sessions, topics and subscriptions are gone", |counters| {
-            assert!(counters.is_conserved(), "every frame and delivery is accounted for");
+            assert!(
+                counters.is_conserved(),
+                "every frame and delivery is accounted for"
+            );
             (counters.sessions, counters.topics, counters.subscriptions) == (0, 0, 0)
         });
         if matches!(self.address, Address::Tcp { .. }) {
@@ -163,8 +166,14 @@ impl TestBroker {
 fn owned_sockets() -> HashSet<String> {
     let inode = |entry: std::io::Result<fs::DirEntry>| {
         let target = fs::read_link(entry.ok()?.path()).ok()?;
-        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        let inode = target
+            .to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?;
         Some(inode.to_owned())
     };
-    fs::read_dir("/proc/self/fd").unwrap().filter_map(inode).collect()
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(inode)
+        .collect()
 }

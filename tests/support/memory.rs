@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hvlp::arena::Arena;
+use hvlp::arena::{Arena, Piece};
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::handler::{Open, Resolution, Resolver, SessionHandler};
@@ -39,8 +39,10 @@ impl<H: SessionHandler> World<H> {
             config.set(setting).unwrap();
         }
         let (sender, resolutions) = mpsc::channel();
-        // A ticket may outlive the world.
-        let resolver = Resolver::new(move |resolution| drop(sender.send(resolution)));
+        let resolver = Resolver::new(move |resolution| {
+            // A ticket may outlive the world.
+            let _ = sender.send(resolution);
+        });
         Self {
             shard: Shard::new(0, &config, handler, resolver),
             arena: Arena::new(),
@@ -65,6 +67,16 @@ impl<H: SessionHandler> World<H> {
 
     /// One receive, of as many bytes as there are.
     pub(crate) fn receive(&mut self, key: SessionKey, bytes: impl AsRef<[u8]>) {
+        self.receive_with(key, bytes, &mut whole);
+    }
+
+    /// As `receive`; `socket` is for the flushes that a turn with too many pieces needs.
+    pub(crate) fn receive_with(
+        &mut self,
+        key: SessionKey,
+        bytes: impl AsRef<[u8]>,
+        socket: Socket<'_>,
+    ) {
         let mut bytes = bytes.as_ref();
         while !bytes.is_empty() && self.shard.wants_input(key) {
             let head = self.shard.remainder(key);
@@ -73,11 +85,17 @@ impl<H: SessionHandler> World<H> {
             room[..len].copy_from_slice(&bytes[..len]);
             bytes = &bytes[len..];
             let piece = self.arena.commit(head.len() + len);
-            let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
-            while let Some(piece) = rest {
-                self.flush(&mut whole);
-                rest = self.shard.receive_rest(self.now, key, &mut self.arena, piece);
-            }
+            self.receive_piece(key, piece, socket);
+        }
+    }
+
+    fn receive_piece(&mut self, key: SessionKey, piece: Piece, socket: Socket<'_>) {
+        let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
+        while let Some(piece) = rest {
+            self.flush(socket);
+            rest = self
+                .shard
+                .receive_rest(self.now, key, &mut self.arena, piece);
         }
     }
 
@@ -125,14 +143,17 @@ impl<H: SessionHandler> World<H> {
             let offer = match self.shard.outgoing(self.now, key, arena) {
                 Outgoing::Nothing => continue,
                 Outgoing::Run(piece) => arena.bytes(piece).to_vec(),
-                Outgoing::Scattered(pieces) => {
-                    pieces.flat_map(|piece| arena.bytes(piece).to_vec()).collect()
-                }
+                Outgoing::Scattered(pieces) => pieces
+                    .flat_map(|piece| arena.bytes(piece).to_vec())
+                    .collect(),
                 Outgoing::Backlog(chunks) => chunks.flat_map(<[u8]>::to_vec).collect(),
             };
             let outcome = socket(key, offer.len());
             if let SendOutcome::Whole(len) | SendOutcome::Short(len) = outcome {
-                self.taken.entry(key).or_default().extend_from_slice(&offer[..len]);
+                self.taken
+                    .entry(key)
+                    .or_default()
+                    .extend_from_slice(&offer[..len]);
             }
             self.shard.sent(self.now, key, &self.arena, outcome);
         }
@@ -148,11 +169,7 @@ impl<H: SessionHandler> World<H> {
                 continue;
             }
             let held = self.arena.push(self.shard.remainder(key));
-            let mut rest = self.shard.receive(self.now, key, &mut self.arena, held);
-            while let Some(piece) = rest {
-                self.flush(&mut whole);
-                rest = self.shard.receive_rest(self.now, key, &mut self.arena, piece);
-            }
+            self.receive_piece(key, held, &mut whole);
         }
     }
 }

@@ -11,7 +11,7 @@ mod prng;
 mod process;
 pub(crate) mod wire;
 
-pub(crate) use broker::{TestBroker, spawn, start, start_quietly, start_with};
+pub(crate) use broker::{TestBroker, spawn, start, start_with};
 pub(crate) use canary::Canary;
 pub(crate) use peer::{End, Peer};
 pub(crate) use prng::Prng;

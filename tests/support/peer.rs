@@ -125,7 +125,11 @@ impl Peer {
         let got: Vec<u8> = self.received.drain(..expected.len()).collect();
         // Not `assert_eq`: a megabyte of numbers tells nobody anything.
         let differs = got.iter().zip(expected).position(|(a, b)| a != b);
-        assert!(differs.is_none(), "byte {differs:?} of {} is wrong", got.len());
+        assert!(
+            differs.is_none(),
+            "byte {differs:?} of {} is wrong",
+            got.len()
+        );
     }
 
     /// Nothing was sent to this peer but `marker`, which the caller has just caused: silence is
@@ -183,12 +187,16 @@ impl Peer {
 
     /// Closes with a reset instead of FIN.
     pub(crate) fn reset(self) {
-        SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(self.tcp())
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 
     /// A small receive buffer: the window closes soon once nobody reads.
     pub(crate) fn shrink_window(&self) {
-        SockRef::from(self.tcp()).set_recv_buffer_size(4096).unwrap();
+        SockRef::from(self.tcp())
+            .set_recv_buffer_size(4096)
+            .unwrap();
     }
 
     pub(crate) fn tcp(&self) -> &TcpStream {

@@ -27,7 +27,10 @@ pub(crate) fn command(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command
 }
 
@@ -47,7 +50,12 @@ impl Process {
         };
         let mut address = None;
         wait_until("the daemon listens", || {
-            assert_eq!(process.child.try_wait().unwrap(), None, "{:?}", process.lines());
+            assert_eq!(
+                process.child.try_wait().unwrap(),
+                None,
+                "{:?}",
+                process.lines()
+            );
             address = process.lines().iter().find_map(|line| {
                 let behind = line.split_once("listening on ")?.1;
                 behind.split(',').next()?.trim().parse().ok()
@@ -82,16 +90,29 @@ impl Process {
     }
 
     pub(crate) fn count_lines(&self, with: &str) -> usize {
-        self.lines().iter().filter(|line| line.contains(with)).count()
+        self.lines()
+            .iter()
+            .filter(|line| line.contains(with))
+            .count()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// How many descriptors it has open.
-    pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    /// The descriptors that it has open, by number.
+    pub(crate) fn descriptors(&self) -> Vec<u64> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let number = |entry: std::io::Result<fs::DirEntry>| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+        };
+        let mut numbers: Vec<u64> = entries.filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     /// Permits `limit` descriptors from now on.
@@ -107,7 +128,13 @@ impl Process {
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let behind_name = stat.rsplit_once(')').expect("the name is in brackets").1;
-        let field = |n: usize| behind_name.split_whitespace().nth(n).unwrap().parse::<u64>();
+        let field = |n: usize| {
+            behind_name
+                .split_whitespace()
+                .nth(n)
+                .unwrap()
+                .parse::<u64>()
+        };
         field(11).unwrap() + field(12).unwrap()
     }
 
@@ -115,7 +142,10 @@ impl Process {
     pub(crate) fn status(&self, name: &str) -> String {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.expect("a line of that name").trim_start_matches(':').trim().into()
+        line.expect("a line of that name")
+            .trim_start_matches(':')
+            .trim()
+            .into()
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
@@ -128,7 +158,11 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it ends; it said {:?}", self.lines());
+            assert!(
+                Instant::now() < deadline,
+                "it ends; it said {:?}",
+                self.lines()
+            );
             rest();
         }
     }

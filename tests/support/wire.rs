@@ -5,7 +5,10 @@ pub(crate) const CONNECT: [u8; 2] = [1, 0];
 pub(crate) const DISCONNECT: [u8; 2] = [2, 0];
 
 pub(crate) fn frame(id: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![id, u8::try_from(payload.len()).expect("a payload of a test fits")];
+    let mut frame = vec![
+        id,
+        u8::try_from(payload.len()).expect("a payload of a test fits"),
+    ];
     frame.extend_from_slice(payload);
     frame
 }
