@@ -2,6 +2,10 @@
 //!
 //! `MODEL_SEED=n` replays one seed, `MODEL_SEEDS=n` tries that many.
 #![cfg(feature = "broker")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,6 +3,11 @@
 //! Over real sockets on ports of their own, beside a canary that must lose nothing; what is about
 //! time or about every offset drives a shard in memory. The tests read `/proc`.
 #![cfg(all(feature = "broker", target_os = "linux"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that panics has failed, which is what it is for; numbers here are small"
+)]
 
 mod delivery;
 mod handler;

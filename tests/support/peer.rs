@@ -63,7 +63,7 @@ impl Peer {
     /// A connection that has sent CONNECT.
     pub(crate) fn connect(address: &Address) -> Self {
         let mut peer = Self::open(address);
-        peer.send(&wire::CONNECT);
+        peer.send(wire::CONNECT);
         peer
     }
 
@@ -88,7 +88,7 @@ impl Peer {
     }
 
     /// The bytes, the last of them as urgent data.
-    pub(crate) fn send_urgent(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_urgent(&self, bytes: &[u8]) {
         let taken = SockRef::from(self.tcp()).send_out_of_band(bytes);
         assert_eq!(taken.unwrap(), bytes.len());
     }
@@ -170,7 +170,7 @@ impl Peer {
     }
 
     /// Waits up to `patience` for bytes, which stay to be read.
-    pub(crate) fn has_bytes(&mut self, patience: Duration) -> bool {
+    pub(crate) fn has_bytes(&self, patience: Duration) -> bool {
         if !self.received.is_empty() {
             return true;
         }
@@ -181,7 +181,7 @@ impl Peer {
     }
 
     /// FIN, while reading goes on.
-    pub(crate) fn half_close(&mut self) {
+    pub(crate) fn half_close(&self) {
         self.tcp().shutdown(Shutdown::Write).unwrap();
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use hvlp::address::Address;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::{DEADLINE, rest, wait_until};
 
@@ -115,11 +115,11 @@ impl Process {
         numbers
     }
 
-    /// Permits `limit` descriptors from now on.
+    /// Permits `limit` descriptors from now on; the hard limit stays, so that it can be raised again.
     pub(crate) fn limit_descriptors(&self, limit: u64) {
         let limit = Rlimit {
             current: Some(limit),
-            maximum: Some(limit),
+            maximum: getrlimit(Resource::Nofile).maximum,
         };
         prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
     }
