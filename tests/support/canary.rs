@@ -97,7 +97,11 @@ impl Pair {
         while self.next_due == 0 {
             assert!(Instant::now() < deadline, "the canary is not heard at all");
             self.send();
-            self.next_due = self.hear(PERIOD).first().map_or(0, |first| first + 1);
+            let heard = self.hear(PERIOD);
+            if let Some(first) = heard.first() {
+                self.next_due = *first;
+                self.check(&heard);
+            }
         }
     }
 
@@ -107,13 +111,15 @@ impl Pair {
             self.send();
             let until = Instant::now() + PERIOD;
             while Instant::now() < until {
-                self.check(until - Instant::now());
+                let heard = self.hear(until - Instant::now());
+                self.check(&heard);
             }
         }
         let deadline = Instant::now() + DEADLINE;
         while self.next_due < self.next_sent {
             assert!(Instant::now() < deadline, "lost from {} on", self.next_due);
-            self.check(PERIOD);
+            let heard = self.hear(PERIOD);
+            self.check(&heard);
         }
         self.next_sent - first
     }
@@ -130,9 +136,9 @@ impl Pair {
         self.next_sent += 1;
     }
 
-    fn check(&mut self, patience: Duration) {
-        for number in self.hear(patience) {
-            assert_eq!(number, self.next_due, "lost, doubled or out of order");
+    fn check(&mut self, heard: &[u64]) {
+        for number in heard {
+            assert_eq!(*number, self.next_due, "lost, doubled or out of order");
             self.next_due += 1;
         }
     }
