@@ -107,3 +107,20 @@ fn a_consumer_that_catches_up_loses_nothing() {
     drop((behind, publisher));
     broker.finish();
 }
+
+#[test]
+fn g1_what_the_drain_could_not_write_is_counted_as_such() {
+    let broker = start(&["listener.sndbuf=4KiB", "drain_timeout=50ms"]);
+    let stuck = broker.subscriber(&["a"]);
+    stuck.shrink_window();
+    let mut publisher = broker.connect();
+    while broker.counters().deliveries_owed == 0 {
+        publisher.send(wire::publish("a", [7; 253]).repeat(1000));
+    }
+    let counters = broker.stop();
+    assert!(counters.dropped(DropReason::Drain) > 0);
+    assert_eq!(
+        counters.deliveries_dropped.total(),
+        counters.dropped(DropReason::Drain)
+    );
+}

@@ -170,6 +170,7 @@ impl Peer {
     }
 
     /// Waits up to `patience` for bytes, which stay to be read.
+    #[cfg(feature = "cli")]
     pub(crate) fn has_bytes(&self, patience: Duration) -> bool {
         if !self.received.is_empty() {
             return true;

@@ -16,8 +16,8 @@ impl Prng {
     }
 
     /// A number below `bound`.
-    pub(crate) const fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
