@@ -77,6 +77,44 @@ fn d5_connections_that_are_gone_before_they_are_accepted_do_not_end_the_loop() {
 }
 
 #[test]
+fn a17_what_lies_behind_urgent_data_when_it_is_read_is_not_forgotten() {
+    let (broker, stall) = start_stallable();
+    let mut subscriber = broker.subscriber(&["a"]);
+    let frame = wire::publish("a", "0123456789");
+    for mark in 1..=frame.len() {
+        let mut peer = broker.connect();
+        peer.publish("a", "it is served");
+        subscriber.expect(wire::publish("a", "it is served"));
+        // A receive stops short at the mark, and no edge tells of what is behind it.
+        stall.during(&broker, || {
+            peer.send_urgent(&frame[..mark]);
+            peer.send([&frame[mark..], &frame].concat());
+        });
+        subscriber.expect(frame.repeat(2));
+    }
+    drop(subscriber);
+    broker.finish();
+}
+
+#[test]
+fn b6_frames_and_the_end_of_the_stream_in_one_turn_are_both_seen() {
+    let (broker, stall) = start_stallable();
+    let mut subscriber = broker.subscriber(&["a"]);
+    let frames = wire::numbered("a", 1000);
+    for behind in [&[][..], &wire::DISCONNECT] {
+        let mut leaver = broker.connect();
+        stall.during(&broker, || {
+            leaver.send([&frames, behind].concat());
+            leaver.half_close();
+        });
+        subscriber.expect(&frames);
+        leaver.expect_end();
+    }
+    drop(subscriber);
+    broker.finish();
+}
+
+#[test]
 fn d11_a_short_write_at_every_offset_continues_at_that_byte() {
     let frames = [
         wire::publish("a", ""),

@@ -12,6 +12,7 @@
 mod delivery;
 mod handler;
 mod kernel;
+mod limits;
 mod malformed;
 mod pace;
 #[cfg(feature = "cli")]
