@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use hvlp::address::Address;
@@ -16,6 +16,8 @@ use super::{DEADLINE, rest, wait_until};
 pub(crate) struct Process {
     child: Child,
     stderr: Arc<Mutex<Vec<String>>>,
+    /// Ends with the last line.
+    collector: Option<JoinHandle<()>>,
     address: Address,
 }
 
@@ -41,13 +43,8 @@ impl Process {
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = collect(child.stderr.take().expect("it is piped"));
-        let mut process = Self {
-            child,
-            stderr,
-            address: Address::default(),
-        };
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = Self::collect(child);
         let mut address = None;
         wait_until("the daemon listens", || {
             assert_eq!(
@@ -68,16 +65,27 @@ impl Process {
 
     /// A daemon that does not start: its exit code and what it says.
     pub(crate) fn fail(args: &[&str]) -> (Option<i32>, Vec<String>) {
-        let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = child.stderr.take().expect("it is piped");
-        let mut process = Self {
-            child,
-            stderr: Arc::default(),
-            address: Address::default(),
-        };
+        let child = command(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = Self::collect(child);
         let code = process.wait().code();
-        let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        (code, lines.collect())
+        (code, process.lines())
+    }
+
+    fn collect(mut child: Child) -> Self {
+        let stderr = child.stderr.take().expect("it is piped");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let collected = Arc::clone(&lines);
+        let collector = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                collected.lock().unwrap().push(line);
+            }
+        });
+        Self {
+            child,
+            stderr: lines,
+            collector: Some(collector),
+            address: Address::default(),
+        }
     }
 
     pub(crate) const fn address(&self) -> &Address {
@@ -152,10 +160,14 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits for its end; all that it said is there then.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                if let Some(collector) = self.collector.take() {
+                    collector.join().unwrap();
+                }
                 return status;
             }
             assert!(
@@ -184,15 +196,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn collect(stderr: ChildStderr) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let collected = Arc::clone(&lines);
-    thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            collected.lock().unwrap().push(line);
-        }
-    });
-    lines
 }
