@@ -183,6 +183,7 @@ fn d6_without_descriptors_clients_are_refused_and_nobody_else_notices() {
         u128::from(used_up) < start.elapsed().as_millis() / 2 + 50,
         "{used_up} ms of CPU"
     );
+    wait_until("it says so", || process.count_lines("cannot accept") > 0);
     let told = process.count_lines("cannot accept");
     assert_eq!(told, 1, "one line in ten seconds: {:?}", process.lines());
     wait_until("the spare one is back", || process.descriptors() == used);
