@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -25,7 +26,7 @@ fn subscriber(process: &Process) -> Peer {
 /// Whether a probe has reached the witness; it may have been too early.
 fn has_heard(witness: &Peer, publisher: &mut Peer) -> bool {
     publisher.publish("ready", "probe");
-    witness.has_bytes(std::time::Duration::from_millis(20))
+    witness.has_bytes(Duration::from_millis(20))
 }
 
 /// A subscriber of "a" that reads nothing, and is owed more than its socket takes.
@@ -40,7 +41,15 @@ fn stuck(process: &Process) -> Peer {
     stuck
 }
 
-const STUCK: [&str; 4] = ["--set", "listener.sndbuf=4KiB", "--set", "drain_timeout=1h"];
+/// Settings under which nothing but the drain's end, or a second signal, closes a stuck reader.
+const STUCK: [&str; 6] = [
+    "--set",
+    "listener.sndbuf=4KiB",
+    "--set",
+    "listener.progress_timeout=1h",
+    "--set",
+    "drain_timeout=1h",
+];
 
 #[test]
 fn g1_sigterm_when_idle_ends_with_0_and_everyone_is_told() {
@@ -170,13 +179,17 @@ fn d6_without_descriptors_clients_are_refused_and_nobody_else_notices() {
     }
     let used = process.descriptors();
     let ticks = process.cpu_ticks();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     process.limit_descriptors(used.len() as u64);
     // Each gets its turn as accepting is tried again: after 100 ms, 200 ms, 400 ms, 800 ms.
     let mut refused: Vec<_> = (0..5).map(|_| Peer::open(process.address())).collect();
     for peer in &mut refused {
         peer.expect_end();
     }
+    assert!(
+        start.elapsed() >= Duration::from_millis(1400),
+        "each rest is longer"
+    );
     // A busy loop would have used all of that time.
     let used_up = (process.cpu_ticks() - ticks) * 10;
     assert!(
