@@ -44,7 +44,7 @@ impl<H: SessionHandler> World<H> {
             let _ = sender.send(resolution);
         });
         Self {
-            shard: Shard::new(0, &config, handler, resolver),
+            shard: Shard::new(0, 1, &config, handler, resolver),
             arena: Arena::new(),
             now: Timestamp::default(),
             taken: BTreeMap::new(),
