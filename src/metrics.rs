@@ -226,6 +226,9 @@ counters! {
         deliveries_matched "deliveries_matched_total" "Pairs of an accepted PUBLISH and a session.",
         deliveries_written "deliveries_written_total" "Deliveries whose last byte the kernel took.",
         deliveries_owed "deliveries_owed" "Deliveries neither written nor dropped yet.",
+        sessions "sessions" "Slots of sessions that are taken.",
+        topics "topics" "Topics that somebody is subscribed to.",
+        subscriptions "subscriptions" "Pairs of a session and a topic that it is subscribed to.",
     }
     labelled {
         packets_accepted 5 "type" "packets_accepted_total" "Packets that took effect, by type.",

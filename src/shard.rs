@@ -372,7 +372,7 @@ impl<H: SessionHandler> Shard<H> {
         arena.end_turn();
     }
 
-    /// The counters, with `deliveries_owed` as it is now.
+    /// The counters, with what is owed and held as it is now.
     pub fn counters(&self) -> Counters {
         let owed = self
             .sessions
@@ -381,6 +381,9 @@ impl<H: SessionHandler> Shard<H> {
             .sum();
         Counters {
             deliveries_owed: owed,
+            sessions: self.sessions.len() as u64,
+            topics: self.register.topic_count() as u64,
+            subscriptions: self.register.subscription_count() as u64,
             ..self.counters.clone()
         }
     }

@@ -1,0 +1,24 @@
+//! The rows of the catalogue of faults, each as a claim with its id in front.
+//!
+//! Over real sockets on ports of their own, beside a canary that must lose nothing; what is about
+//! time or about every offset drives a shard in memory. The tests read `/proc`.
+#![cfg(all(feature = "broker", target_os = "linux"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that panics has failed, which is what it is for; numbers here are small"
+)]
+
+mod delivery;
+mod handler;
+mod kernel;
+mod limits;
+mod malformed;
+mod pace;
+#[cfg(feature = "cli")]
+mod process;
+mod shapes;
+mod state;
+#[path = "../support/mod.rs"]
+mod support;
+mod transports;

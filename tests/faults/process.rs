@@ -1,0 +1,291 @@
+//! The daemon as a process: signals, limits of the kernel, exit codes and what it says.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::malformed::FOREIGN;
+use crate::support::{Canary, End, Peer, Process, wait_until, wire};
+
+/// A subscriber of "a" that is known to be one, because a message has come through.
+fn subscriber(process: &Process) -> Peer {
+    let mut peer = Peer::connect(process.address());
+    let mut publisher = Peer::connect(process.address());
+    // What a session publishes comes behind its own SUBSCRIBE.
+    let mut witness = Peer::connect(process.address());
+    witness.subscribe(&["ready"]);
+    peer.subscribe(&["a"]);
+    while !has_heard(&witness, &mut publisher) {}
+    peer.publish("ready", "subscribed");
+    while witness.next_frame().unwrap() != wire::publish("ready", "subscribed") {}
+    peer
+}
+
+/// Whether a probe has reached the witness; it may have been too early.
+fn has_heard(witness: &Peer, publisher: &mut Peer) -> bool {
+    publisher.publish("ready", "probe");
+    witness.has_bytes(Duration::from_millis(20))
+}
+
+/// A subscriber of "a" that reads nothing, and is owed more than its socket takes.
+fn stuck(process: &Process) -> Peer {
+    let stuck = subscriber(process);
+    stuck.shrink_window();
+    let mut healthy = subscriber(process);
+    let mut publisher = Peer::connect(process.address());
+    let frames = wire::publish("a", [7; 253]).repeat(4000);
+    publisher.send(&frames);
+    healthy.expect(&frames);
+    stuck
+}
+
+/// Settings under which nothing but the drain's end, or a second signal, closes a stuck reader.
+const STUCK: [&str; 6] = [
+    "--set",
+    "listener.sndbuf=4KiB",
+    "--set",
+    "listener.progress_timeout=1h",
+    "--set",
+    "drain_timeout=1h",
+];
+
+#[test]
+fn g1_sigterm_when_idle_ends_with_0_and_everyone_is_told() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut process = Process::start(&[]);
+        let mut silent = Peer::open(process.address());
+        let mut subscribed = subscriber(&process);
+        process.signal(signal);
+        assert_eq!(silent.expect_end(), End::Eof);
+        assert_eq!(subscribed.expect_end(), End::Eof);
+        assert_eq!(process.wait().code(), Some(0));
+        assert_eq!(process.count_lines("hvlp-broker stopped"), 1);
+    }
+}
+
+#[test]
+fn g1_sigterm_under_full_load_tears_no_frame_and_loses_none_that_it_owes() {
+    let mut process = Process::start(&[]);
+    let mut reader = subscriber(&process);
+    let mut publisher = Peer::connect(process.address());
+    let writer = thread::spawn(move || {
+        let mut number = 0_u32;
+        loop {
+            let frames: Vec<u8> = (number..number + 100)
+                .flat_map(|number| wire::publish("a", number.to_be_bytes()))
+                .collect();
+            if !publisher.try_send(frames) {
+                return;
+            }
+            number += 100;
+        }
+    });
+    let mut bytes = Vec::new();
+    while bytes.len() < 1_000_000 {
+        bytes.extend(reader.next_frame().unwrap());
+    }
+    process.signal(Signal::TERM);
+    bytes.extend(reader.read_to_end().0);
+    let (mut rest, mut number) = (&bytes[..], 0_u32);
+    while let Some((frame, behind)) = wire::split(rest) {
+        assert_eq!(frame, wire::publish("a", number.to_be_bytes()));
+        (rest, number) = (behind, number + 1);
+    }
+    assert_eq!(rest, b"", "the last frame is whole");
+    writer.join().unwrap();
+    assert_eq!(process.wait().code(), Some(0));
+    assert_eq!(
+        process.count_lines(" 0 dropped"),
+        1,
+        "{:?}",
+        process.lines()
+    );
+}
+
+#[test]
+fn g2_a_second_signal_during_the_drain_ends_at_once() {
+    for second in [Signal::TERM, Signal::INT] {
+        let mut process = Process::start(&STUCK);
+        let stuck = stuck(&process);
+        process.signal(Signal::TERM);
+        wait_until("it drains", || process.count_lines("stopping") == 1);
+        assert!(process.is_alive(), "an hour to go");
+        process.signal(second);
+        assert_eq!(process.wait().code(), Some(0));
+        drop(stuck);
+    }
+}
+
+#[test]
+fn g3_a_stuck_reader_delays_the_end_by_the_drain_timeout_at_most() {
+    let settings = [
+        "--set",
+        "listener.sndbuf=4KiB",
+        "--set",
+        "drain_timeout=200ms",
+    ];
+    let mut process = Process::start(&settings);
+    let stuck = stuck(&process);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+    assert_eq!(
+        process.count_lines(" 0 dropped"),
+        0,
+        "{:?}",
+        process.lines()
+    );
+    drop(stuck);
+}
+
+#[test]
+fn g7_an_address_that_others_can_reach_is_refused_unless_the_risk_is_accepted() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let (code, lines) = Process::fail(&["--listen", address]);
+        assert_eq!(code, Some(3), "{lines:?}");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        for part in [
+            "refusing to listen on",
+            address,
+            "127.0.0.1",
+            "--insecure-anonymous",
+        ] {
+            assert!(lines[0].contains(part), "{part} in {lines:?}");
+        }
+    }
+    for _ in 0..2 {
+        let process = Process::start(&["--listen", "0.0.0.0:0", "--insecure-anonymous"]);
+        let warned = || process.count_lines("WARN") == 1;
+        wait_until("the warning of every start", warned);
+        assert_eq!(process.count_lines("--insecure-anonymous"), 1);
+        process.stop();
+    }
+}
+
+#[test]
+fn d6_without_descriptors_clients_are_refused_and_nobody_else_notices() {
+    let process = Process::start(&[]);
+    let canary = Canary::start(process.address());
+    // Sessions fill the gaps, so that the limit leaves not a single one.
+    let mut served = Vec::new();
+    let is_dense = |open: &[u64]| open.last() == Some(&(open.len() as u64 - 1));
+    while served.is_empty() || !is_dense(&process.descriptors()) {
+        let before = process.descriptors().len();
+        served.push(Peer::connect(process.address()));
+        wait_until("it has its session", || {
+            process.descriptors().len() > before
+        });
+    }
+    let used = process.descriptors();
+    let ticks = process.cpu_ticks();
+    let start = Instant::now();
+    process.limit_descriptors(used.len() as u64);
+    // Each gets its turn as accepting is tried again: after 100 ms, 200 ms, 400 ms, 800 ms.
+    let mut refused: Vec<_> = (0..5).map(|_| Peer::open(process.address())).collect();
+    for peer in &mut refused {
+        peer.expect_end();
+    }
+    assert!(
+        start.elapsed() >= Duration::from_millis(1400),
+        "each rest is longer"
+    );
+    // A busy loop would have used all of that time.
+    let used_up = (process.cpu_ticks() - ticks) * 10;
+    assert!(
+        u128::from(used_up) < start.elapsed().as_millis() / 2 + 50,
+        "{used_up} ms of CPU"
+    );
+    wait_until("it says so", || process.count_lines("cannot accept") > 0);
+    let told = process.count_lines("cannot accept");
+    assert_eq!(told, 1, "one line in ten seconds: {:?}", process.lines());
+    wait_until("the spare one is back", || process.descriptors() == used);
+
+    process.limit_descriptors(used.len() as u64 + 10);
+    drop(subscriber(&process));
+    drop(served);
+    canary.finish();
+    process.stop();
+}
+
+#[test]
+fn d13_sigpipe_at_its_default_action_does_not_end_the_process() {
+    // A process that is spawned has it at its default action, whatever its parent does.
+    let mut process = Process::start(&[]);
+    let ignored = u64::from_str_radix(&process.status("SigIgn"), 16).unwrap();
+    assert_ne!(ignored & (1 << (13 - 1)), 0, "SIGPIPE is ignored");
+    let canary = Canary::start(process.address());
+    let mut publisher = Peer::connect(process.address());
+    for _ in 0..50 {
+        let gone = subscriber(&process);
+        publisher.send(wire::publish("a", [7; 253]).repeat(100));
+        gone.reset();
+        publisher.send(wire::publish("a", [7; 253]).repeat(100));
+    }
+    assert!(process.is_alive());
+    canary.finish();
+    drop(publisher);
+    process.stop();
+}
+
+#[test]
+fn a15_one_line_says_what_another_protocol_looks_like_and_what_to_do() {
+    let process = Process::start(&["--set", "listener.frame_timeout=100ms"]);
+    let canary = Canary::start(process.address());
+    for _ in 0..2 {
+        for (_, hello) in FOREIGN {
+            let mut peer = Peer::open(process.address());
+            peer.send(hello);
+            peer.half_close();
+            peer.expect_end();
+        }
+    }
+    for (name, _) in FOREIGN {
+        let line = format!("speaks {name}");
+        wait_until("the line is there", || process.count_lines(&line) > 0);
+    }
+    canary.finish();
+    let lines = process.lines();
+    process.stop();
+    for (name, _) in FOREIGN {
+        let about = lines
+            .iter()
+            .filter(|line| line.contains(&format!("speaks {name}")));
+        assert_eq!(about.count(), 1, "one line a minute: {lines:?}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_one_line_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, lines) = Process::fail(&["--listen", &address]);
+    assert_eq!((code, lines.len()), (Some(4), 1), "{lines:?}");
+    for part in [&address, "in use", "--listen"] {
+        assert!(lines[0].contains(part), "{part} in {lines:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_line_with_what_to_do() {
+    for (args, code, lesson) in [
+        (&["--lisen", "127.0.0.1:0"][..], 2, "--listen"),
+        (&["--listen", "127.0.0.1:port"], 2, "127.0.0.1:port"),
+        (&["--listen"], 2, "--listen"),
+        (&["positional"], 2, "positional"),
+        (&["--log", "xml"], 2, "json"),
+        (&["--set", "limits.sesions_max=5"], 3, "limits.sessions_max"),
+        (&["--set", "limits.sessions_max=0"], 3, "from 1"),
+        (&["--outbound-max", "8"], 3, "8MiB"),
+        (&["--busy-poll", "0s"], 3, "busy_poll"),
+    ] {
+        let (got, lines) = Process::fail(args);
+        assert_eq!(
+            (got, lines.len()),
+            (Some(code), 1),
+            "{args:?} says {lines:?}"
+        );
+        assert!(lines[0].starts_with("hvlp-broker: "), "{lines:?}");
+        assert!(lines[0].contains(lesson), "{lesson} in {lines:?}");
+    }
+}
