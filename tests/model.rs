@@ -1,4 +1,5 @@
-//! Random operations of several sessions, compared with a naive broker: same deliveries, same order.
+//! Random operations of several sessions, compared with a naive broker: the same deliveries in the
+//! same order.
 //!
 //! `MODEL_SEED=n` replays one seed, `MODEL_SEEDS=n` tries that many.
 #![cfg(feature = "broker")]

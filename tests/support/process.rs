@@ -123,7 +123,7 @@ impl Process {
         numbers
     }
 
-    /// Permits `limit` descriptors from now on; the hard limit stays, so that it can be raised again.
+    /// Permits `limit` descriptors from now on. The hard limit stays: this one can be raised again.
     pub(crate) fn limit_descriptors(&self, limit: u64) {
         let limit = Rlimit {
             current: Some(limit),

@@ -1,5 +1,5 @@
-//! Frames as literal bytes. Shares no code with the crate: what it splits and joins here is what the
-//! protocol says, not what the codec under test does.
+//! Frames as literal bytes. Shares no code with the crate: what is split and joined here is what
+//! the protocol says, not what the codec under test does.
 
 pub(crate) const CONNECT: [u8; 2] = [1, 0];
 pub(crate) const DISCONNECT: [u8; 2] = [2, 0];
