@@ -280,6 +280,8 @@ pub(crate) struct Session {
     pub(crate) errors: Option<Box<ErrorWindow>>,
     pub(crate) frames_in: u64,
     pub(crate) deliveries: u64,
+    /// Of these, how many it did not and will not get.
+    pub(crate) dropped: u64,
     pub(crate) outbound: Outbound,
 }
 
@@ -301,6 +303,7 @@ impl Session {
             errors: None,
             frames_in: 0,
             deliveries: 0,
+            dropped: 0,
             outbound: Outbound::default(),
         }
     }
@@ -331,31 +334,17 @@ impl ErrorWindow {
 ///
 /// Invariant: a free slot's generation is that of its next owner, and a slot is free, taken or
 /// retired, never two of these.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sessions {
     slots: Vec<Slot>,
     free: Vec<u32>,
     len: usize,
-    /// Generations are below this; tests lower it.
-    generations: u32,
 }
 
 #[derive(Debug)]
 struct Slot {
     generation: u32,
     session: Option<Session>,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        let generations = SessionKey::GENERATIONS;
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            len: 0,
-            generations,
-        }
-    }
 }
 
 impl Sessions {
@@ -382,7 +371,7 @@ impl Sessions {
         let session = entry.session.take()?;
         self.len -= 1;
         entry.generation += 1;
-        if entry.generation < self.generations {
+        if entry.generation < SessionKey::GENERATIONS {
             self.free.push(key.slot());
         }
         Some(session)
@@ -417,10 +406,9 @@ impl Sessions {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
         (0..).zip(&self.slots).filter_map(|(slot, entry)| {
-            Some((
-                SessionKey::new(slot, entry.generation),
-                entry.session.as_ref()?,
-            ))
+            // First: a retired slot has no owner, and a generation that no key can have.
+            let session = entry.session.as_ref()?;
+            Some((SessionKey::new(slot, entry.generation), session))
         })
     }
 
@@ -451,16 +439,14 @@ mod tests {
 
     #[test]
     fn a_slot_whose_generation_would_wrap_is_retired() {
-        let mut sessions = Sessions {
-            generations: 3,
-            ..Sessions::default()
-        };
-        for generation in 0..3 {
-            let key = sessions.insert(session());
-            assert_eq!(key, SessionKey::new(0, generation));
-            sessions.remove(key);
-        }
+        let mut sessions = Sessions::default();
+        let first = sessions.insert(session());
+        sessions.slots[0].generation = SessionKey::GENERATIONS - 1;
+        let last = SessionKey::new(first.slot(), SessionKey::GENERATIONS - 1);
+        assert!(sessions.remove(last).is_some());
         assert_eq!(sessions.insert(session()), SessionKey::new(1, 0));
+        let keys: Vec<_> = sessions.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [SessionKey::new(1, 0)]);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
@@ -13,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::Address;
 use crate::deadline::Timestamp;
+use crate::reactor::socket_file::SocketFile;
 use crate::reactor::transport::Transport;
 use crate::session::Peer;
 
@@ -33,10 +32,7 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 enum Bound {
     Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        path: PathBuf,
-    },
+    Unix(UnixListener, SocketFile),
 }
 
 /// What one attempt to accept brought.
@@ -59,10 +55,10 @@ impl Listener {
     pub(crate) fn bind(address: &Address, backlog: usize) -> io::Result<Self> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let socket = match address {
-            Address::Unix(path) => Bound::Unix {
-                listener: bind_unix(path)?,
-                path: path.clone(),
-            },
+            Address::Unix(path) => {
+                let (listener, file) = SocketFile::bind(path, backlog)?;
+                Bound::Unix(listener, file)
+            }
             Address::Tcp { .. } => {
                 let mut bound = Err(io::Error::new(io::ErrorKind::NotFound, "no such host"));
                 for address in address.resolve()? {
@@ -87,14 +83,14 @@ impl Listener {
     pub(crate) fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Bound::Tcp(listener) => listener.local_addr().map(Address::from),
-            Bound::Unix { path, .. } => Ok(Address::Unix(path.clone())),
+            Bound::Unix(_, file) => Ok(Address::Unix(file.path().into())),
         }
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.socket {
             Bound::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
-            Bound::Unix { listener, .. } => registry.register(listener, token, Interest::READABLE),
+            Bound::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
         }
     }
 
@@ -131,7 +127,7 @@ impl Listener {
             Bound::Tcp(listener) => listener
                 .accept()
                 .map(|(stream, peer)| (Transport::Tcp(stream), Peer::Tcp(peer))),
-            Bound::Unix { listener, .. } => listener
+            Bound::Unix(listener, _) => listener
                 .accept()
                 .map(|(stream, _)| (Transport::Unix(stream), Peer::Unix)),
         }
@@ -142,15 +138,6 @@ impl Listener {
             drop(self.accept_raw());
         }
         self.spare = open_spare();
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Bound::Unix { path, .. } = &self.socket {
-            // A file that somebody else has removed is gone all the same.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
@@ -182,20 +169,4 @@ fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(TcpListener::from_std(socket.into()))
-}
-
-/// Binds a path; a socket file that nobody listens on any more is replaced.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        bound => bound,
-    }
-}
-
-fn is_stale(path: &Path) -> bool {
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    UnixStream::connect(path).err().is_some_and(refused)
 }

@@ -21,6 +21,7 @@ mod connections;
 mod journal;
 mod listener;
 mod mio;
+mod socket_file;
 mod staging;
 mod transport;
 
