@@ -12,7 +12,7 @@ use crate::address::Address;
 /// A broker's settings. `Config::default()` serves this host alone, on the default port.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen; `127.0.0.1:65432` by default.
+    /// Where to listen; `127.0.0.1:65432` if empty.
     pub listen: Vec<Address>,
     /// Permits addresses that other hosts can reach although nobody has to log in.
     pub insecure_anonymous: bool,
@@ -83,7 +83,7 @@ pub struct Limits {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![Address::default()],
+            listen: Vec::new(),
             insecure_anonymous: false,
             busy_poll: None,
             drain_timeout: Duration::from_secs(10),
@@ -211,6 +211,8 @@ fn nanos(duration: Duration) -> u64 {
 const MICROSECOND: u64 = 1_000;
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
+/// The kernel takes no more seconds.
+const KEEPALIVE_MAX: u64 = 32_767 * SECOND;
 const ANY: u64 = u32::MAX as u64;
 const K: u64 = KIB as u64;
 const TIB: u64 = 1 << 40;
@@ -226,9 +228,9 @@ keys! {
         "from accept to CONNECT; until then a peer has proved nothing",
     "listener.frame_timeout" Duration listener.frame_timeout time [MICROSECOND, DAY]
         "from the first byte of a frame to its last; a slow trickle holds no slot for ever",
-    "listener.tcp_keepalive" Duration listener.tcp_keepalive time [SECOND, DAY]
+    "listener.tcp_keepalive" Duration listener.tcp_keepalive time [SECOND, KEEPALIVE_MAX]
         "silence after which the kernel asks whether the peer is still there",
-    "listener.tcp_keepalive_interval" Duration listener.tcp_keepalive_interval time [SECOND, DAY]
+    "listener.tcp_keepalive_interval" Duration listener.tcp_keepalive_interval time [SECOND, KEEPALIVE_MAX]
         "time between two such questions",
     "listener.tcp_user_timeout" Duration listener.tcp_user_timeout time [SECOND, DAY]
         "unanswered for this long, a peer is gone; also ends one whose window stays closed",
@@ -265,14 +267,6 @@ keys! {
         "bytes read from all sessions before what they published is flushed",
     "limits.pieces_per_turn" Count limits.pieces_per_turn number [1, 1 << 24]
         "stretches owed before they are flushed; 16 bytes of memory each",
-}
-
-/// The value of the key `name`, as `--set` takes it.
-///
-/// # Panics
-/// If there is no such key.
-pub fn show(name: &str, config: &Config) -> String {
-    find_key(name).expect("a key of the table").show(config)
 }
 
 impl Key {
@@ -325,6 +319,11 @@ impl Unit {
 }
 
 impl Config {
+    /// The value of the key `name`, as `--set` takes it; `None` if there is no such key.
+    pub fn show(&self, name: &str) -> Option<String> {
+        find_key(name).ok().map(|key| key.show(self))
+    }
+
     /// Sets one key from `KEY=VALUE`.
     ///
     /// # Errors

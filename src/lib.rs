@@ -72,6 +72,8 @@ pub mod deadline;
 #[cfg(feature = "broker")]
 pub mod handler;
 #[cfg(feature = "broker")]
+mod label;
+#[cfg(feature = "broker")]
 pub mod metrics;
 #[cfg(feature = "broker")]
 pub mod outbound;

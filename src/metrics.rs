@@ -2,80 +2,55 @@
 //!
 //! Plain numbers, owned by one shard and written by one thread. Others get copies.
 
+use crate::label::labels;
 use crate::packet::PacketError;
 use crate::session::CloseReason;
 
-/// Why a whole frame was discarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DiscardCause {
-    /// The frame has no meaning.
-    Malformed(PacketError),
-    /// An id that the protocol does not have.
-    UnknownId,
-    /// Anything but CONNECT came before CONNECT.
-    BeforeConnect,
-    /// The handler said so; not charged to the error budget.
-    Denied,
+labels! {
+    /// Why a whole frame was discarded.
+    pub enum DiscardCause {
+        /// PUBLISH without a payload.
+        EmptyPublish = "empty_publish",
+        /// A topic longer than the rest of its frame.
+        TopicOverrun = "topic_overrun",
+        /// A topic that is not UTF-8.
+        TopicNotUtf8 = "topic_not_utf8",
+        /// An id that the protocol does not have.
+        UnknownId = "unknown_id",
+        /// Anything but CONNECT came before CONNECT.
+        BeforeConnect = "before_connect",
+        /// The handler said so; not charged to the error budget.
+        Denied = "denied",
+    }
 }
 
-impl DiscardCause {
-    /// Every cause.
-    pub const ALL: [Self; 6] = [
-        Self::Malformed(PacketError::EmptyPublish),
-        Self::Malformed(PacketError::TopicOverrun),
-        Self::Malformed(PacketError::TopicNotUtf8),
-        Self::UnknownId,
-        Self::BeforeConnect,
-        Self::Denied,
-    ];
-
-    /// The stable name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Malformed(error) => error.name(),
-            Self::UnknownId => "unknown_id",
-            Self::BeforeConnect => "before_connect",
-            Self::Denied => "denied",
+impl From<PacketError> for DiscardCause {
+    fn from(error: PacketError) -> Self {
+        match error {
+            PacketError::EmptyPublish => Self::EmptyPublish,
+            PacketError::TopicOverrun => Self::TopicOverrun,
+            PacketError::TopicNotUtf8 => Self::TopicNotUtf8,
         }
     }
 }
 
-/// Why a matched delivery was not written. There is no `other`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// A slow consumer was closed.
-    SlowClose,
-    /// The largest backlog was closed, because all together were too large.
-    Evicted,
-    /// The session closed for any other reason.
-    SessionGone,
-    /// The broker stopped before the session took it.
-    Drain,
-    /// No memory.
-    NoMemory,
+labels! {
+    /// Why a matched delivery was not written. There is no `other`.
+    pub enum DropReason {
+        /// A slow consumer was closed.
+        SlowClose = "slow_close",
+        /// The largest backlog was closed, because all together were too large.
+        Evicted = "evicted",
+        /// The session closed for any other reason.
+        SessionGone = "session_gone",
+        /// The broker stopped before the session took it.
+        Drain = "drain",
+        /// No memory.
+        NoMemory = "no_memory",
+    }
 }
 
 impl DropReason {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [
-        Self::SlowClose,
-        Self::Evicted,
-        Self::SessionGone,
-        Self::Drain,
-        Self::NoMemory,
-    ];
-
-    /// The stable name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::SlowClose => "slow_close",
-            Self::Evicted => "evicted",
-            Self::SessionGone => "session_gone",
-            Self::Drain => "drain",
-            Self::NoMemory => "no_memory",
-        }
-    }
-
     /// How the deliveries that a closed session was still owed are counted.
     pub const fn of_close(reason: CloseReason) -> Self {
         match reason {
@@ -88,30 +63,26 @@ impl DropReason {
     }
 }
 
-/// Why a connection was closed before it had a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefuseReason {
-    /// `sessions_max` is reached.
-    SessionsMax,
-    /// No descriptor is free.
-    NoDescriptors,
-    /// The kernel would not watch the socket.
-    RegisterFailed,
-}
-
-impl RefuseReason {
-    /// Every reason.
-    pub const ALL: [Self; 3] = [Self::SessionsMax, Self::NoDescriptors, Self::RegisterFailed];
-
-    /// The stable name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::SessionsMax => "sessions_max",
-            Self::NoDescriptors => "no_descriptors",
-            Self::RegisterFailed => "register_failed",
-        }
+labels! {
+    /// Why a connection was closed before it had a session.
+    pub enum RefuseReason {
+        /// `sessions_max` is reached.
+        SessionsMax = "sessions_max",
+        /// No descriptor is free.
+        NoDescriptors = "no_descriptors",
+        /// The kernel would not watch the socket.
+        RegisterFailed = "register_failed",
     }
 }
+
+/// Packets by id, 1 to 5.
+const PACKET_NAMES: [&str; 5] = [
+    "connect",
+    "disconnect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+];
 
 /// Numbers by label: one for each of `N` values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,20 +107,14 @@ macro_rules! labelled {
         impl Counters {
             #[doc = concat!("`", stringify!($field), "` of one label.")]
             pub fn $get(&self, label: $label) -> u64 {
-                self.$field.0[index_of(&<$label>::ALL, label)]
+                self.$field.0[label as usize]
             }
 
             pub(crate) fn $count(&mut self, label: $label, count: u64) {
-                self.$field.0[index_of(&<$label>::ALL, label)] += count;
+                self.$field.0[label as usize] += count;
             }
         }
     };
-}
-
-fn index_of<T: PartialEq + Copy>(all: &[T], label: T) -> usize {
-    all.iter()
-        .position(|each| *each == label)
-        .expect("`ALL` has every label")
 }
 
 labelled!(DiscardCause, frames_discarded, discarded, count_discarded);
@@ -161,13 +126,13 @@ labelled!(RefuseReason, sessions_refused, refused, count_refused);
 macro_rules! counters {
     (
         plain { $($field:ident $name:literal $help:literal,)* }
-        labelled { $($family:ident $count:literal $label:literal $fname:literal $fhelp:literal,)* }
+        labelled { $($family:ident $labels:path, $fname:literal $fhelp:literal,)* }
     ) => {
         /// Everything that a shard counts.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $(#[doc = $help] pub $field: u64,)*
-            $(#[doc = $fhelp] pub $family: Family<$count>,)*
+            $(#[doc = $fhelp] pub $family: Family<{ $labels.len() }>,)*
         }
 
         /// Name and help text of every metric, in the order in which they are shown.
@@ -186,28 +151,12 @@ macro_rules! counters {
             pub fn samples(&self) -> Vec<(&'static str, &'static str, u64)> {
                 let mut samples = vec![$(($name, "", self.$field),)*];
                 $(samples.extend(
-                    labels($label).into_iter().zip(self.$family.0).map(|(l, v)| ($fname, l, v))
+                    $labels.into_iter().zip(self.$family.0).map(|(l, v)| ($fname, l, v))
                 );)*
                 samples
             }
         }
     };
-}
-
-fn labels(family: &str) -> Vec<&'static str> {
-    match family {
-        "cause" => DiscardCause::ALL.map(DiscardCause::name).to_vec(),
-        "drop" => DropReason::ALL.map(DropReason::name).to_vec(),
-        "close" => CloseReason::ALL.map(CloseReason::name).to_vec(),
-        "refuse" => RefuseReason::ALL.map(RefuseReason::name).to_vec(),
-        _ => vec![
-            "connect",
-            "disconnect",
-            "subscribe",
-            "unsubscribe",
-            "publish",
-        ],
-    }
 }
 
 counters! {
@@ -231,11 +180,11 @@ counters! {
         subscriptions "subscriptions" "Pairs of a session and a topic that it is subscribed to.",
     }
     labelled {
-        packets_accepted 5 "type" "packets_accepted_total" "Packets that took effect, by type.",
-        frames_discarded 6 "cause" "frames_discarded_total" "Whole frames discarded, by cause.",
-        deliveries_dropped 5 "drop" "deliveries_dropped_total" "Deliveries dropped, by reason.",
-        sessions_closed 18 "close" "sessions_closed_total" "Sessions that ended, by reason.",
-        sessions_refused 3 "refuse" "sessions_refused_total" "Connections refused, by reason.",
+        packets_accepted PACKET_NAMES, "packets_accepted_total" "Packets that took effect, by type.",
+        frames_discarded DiscardCause::NAMES, "frames_discarded_total" "Whole frames discarded, by cause.",
+        deliveries_dropped DropReason::NAMES, "deliveries_dropped_total" "Deliveries dropped, by reason.",
+        sessions_closed CloseReason::NAMES, "sessions_closed_total" "Sessions that ended, by reason.",
+        sessions_refused RefuseReason::NAMES, "sessions_refused_total" "Connections refused, by reason.",
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Outbound {
     pub(crate) dirty: bool,
     /// Its socket was full, and has not said since that it takes bytes again.
     pub(crate) blocked: bool,
+    /// Its socket takes nothing any more. The session ends when its input has been read: what the
+    /// peer sent before it went shall not be lost.
+    pub(crate) broken: bool,
     pub(crate) backlog: Option<Box<Backlog>>,
 }
 
@@ -88,6 +91,7 @@ impl Default for Outbound {
             piece_frames: 0,
             dirty: false,
             blocked: false,
+            broken: false,
             backlog: None,
         }
     }

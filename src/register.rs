@@ -82,16 +82,17 @@ impl Register {
     }
 
     /// Makes a session known. Slots are indices into a table: choose small ones. A session with an
-    /// older generation of the same slot is removed.
+    /// older generation of the same slot is removed; one with a newer generation stays, and this
+    /// one remains unknown.
     pub fn add_session(&mut self, key: SessionKey) {
         let index = key.slot() as usize;
         if index >= self.holders.len() {
             self.holders.resize_with(index + 1, || None);
         }
-        if let Some(older) = self.holders[index].as_ref().map(|holder| holder.key)
-            && older != key
-        {
-            self.remove_session(older);
+        match self.holders[index].as_ref().map(|holder| holder.key) {
+            Some(newer) if newer.generation() > key.generation() => return,
+            Some(older) if older != key => self.remove_session(older),
+            _ => {}
         }
         self.holders[index].get_or_insert_with(|| Holder {
             key,
@@ -117,6 +118,9 @@ impl Register {
         topics: impl IntoIterator<Item = T>,
     ) -> usize {
         self.add_session(key);
+        if self.holder(key).is_none() {
+            return 0;
+        }
         topics
             .into_iter()
             .filter(|topic| self.link(key, topic.as_ref()))
@@ -341,6 +345,7 @@ mod tests {
         register.add_session(new);
         assert!(register.subscribers("t").is_empty());
         register.subscribe(new, ["t"]);
+        assert_eq!(register.subscribe(stale, ["u"]), 0);
         assert_eq!(register.unsubscribe(stale, ["t"]), 0);
         register.remove_session(stale);
         assert_eq!(register.topics(stale).len(), 0);

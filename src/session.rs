@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::deadline::Timestamp;
+use crate::label::labels;
 use crate::outbound::Outbound;
 
 /// The name of a session: a slot, and which of its owners is meant.
@@ -99,94 +100,49 @@ pub struct SessionInfo {
     pub backlog_bytes: usize,
 }
 
-/// Why a session ended. Every close has exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CloseReason {
-    /// The client sent DISCONNECT.
-    ClientDisconnect,
-    /// The client ended the stream between two frames.
-    Eof,
-    /// The client ended the stream inside a frame.
-    EofMidFrame,
-    /// A frame was not complete within `frame_timeout` of its first byte.
-    FrameTimeout,
-    /// No CONNECT within `connect_timeout`.
-    ConnectTimeout,
-    /// `error_budget` frames were discarded within `error_window`.
-    ProtocolErrorBudget,
-    /// The handler refused the CONNECT.
-    AuthFailed,
-    /// A limit refused the CONNECT: the handler's, or `held_total_max`.
-    LimitConnect,
-    /// A limit on topics or subscriptions; a base client cannot be told otherwise.
-    LimitSubscriptions,
-    /// The backlog reached `outbound_max`.
-    SlowConsumerBytes,
-    /// A backlog, and the kernel took nothing of it for `progress_timeout`.
-    SlowConsumerStalled,
-    /// All backlogs together reached `outbound_total_max`, and this was the largest.
-    SlowConsumerEvicted,
-    /// The peer reset the connection.
-    Reset,
-    /// The kernel gave the connection up (`ETIMEDOUT`).
-    WriteTimeout,
-    /// Any other error of the socket.
-    IoError,
-    /// The broker stops.
-    Shutdown,
-    /// No memory for what the session is owed.
-    NoMemory,
-    /// The socket took nothing and said that this was fine.
-    WriteZero,
+labels! {
+    /// Why a session ended. Every close has exactly one.
+    pub enum CloseReason {
+        /// The client sent DISCONNECT.
+        ClientDisconnect = "client_disconnect",
+        /// The client ended the stream between two frames.
+        Eof = "eof",
+        /// The client ended the stream inside a frame.
+        EofMidFrame = "eof_mid_frame",
+        /// A frame was not complete within `frame_timeout` of its first byte.
+        FrameTimeout = "frame_timeout",
+        /// No CONNECT within `connect_timeout`.
+        ConnectTimeout = "connect_timeout",
+        /// `error_budget` frames were discarded within `error_window`.
+        ProtocolErrorBudget = "protocol_error_budget",
+        /// The handler refused the CONNECT.
+        AuthFailed = "auth_failed",
+        /// A limit refused the CONNECT: the handler's, or `held_total_max`.
+        LimitConnect = "limit_connect",
+        /// A limit on topics or subscriptions; a base client cannot be told otherwise.
+        LimitSubscriptions = "limit_subscriptions",
+        /// The backlog reached `outbound_max`.
+        SlowConsumerBytes = "slow_consumer_bytes",
+        /// A backlog, and the kernel took nothing of it for `progress_timeout`.
+        SlowConsumerStalled = "slow_consumer_stalled",
+        /// All backlogs together reached `outbound_total_max`, and this was the largest.
+        SlowConsumerEvicted = "slow_consumer_evicted",
+        /// The peer reset the connection.
+        Reset = "reset",
+        /// The kernel gave the connection up (`ETIMEDOUT`).
+        WriteTimeout = "write_timeout",
+        /// Any other error of the socket.
+        IoError = "io_error",
+        /// The broker stops.
+        Shutdown = "shutdown",
+        /// No memory for what the session is owed.
+        NoMemory = "no_memory",
+        /// The socket took nothing and said that this was fine.
+        WriteZero = "write_zero",
+    }
 }
 
 impl CloseReason {
-    /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 18] = [
-        Self::ClientDisconnect,
-        Self::Eof,
-        Self::EofMidFrame,
-        Self::FrameTimeout,
-        Self::ConnectTimeout,
-        Self::ProtocolErrorBudget,
-        Self::AuthFailed,
-        Self::LimitConnect,
-        Self::LimitSubscriptions,
-        Self::SlowConsumerBytes,
-        Self::SlowConsumerStalled,
-        Self::SlowConsumerEvicted,
-        Self::Reset,
-        Self::WriteTimeout,
-        Self::IoError,
-        Self::Shutdown,
-        Self::NoMemory,
-        Self::WriteZero,
-    ];
-
-    /// The stable name in metrics and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ClientDisconnect => "client_disconnect",
-            Self::Eof => "eof",
-            Self::EofMidFrame => "eof_mid_frame",
-            Self::FrameTimeout => "frame_timeout",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::ProtocolErrorBudget => "protocol_error_budget",
-            Self::AuthFailed => "auth_failed",
-            Self::LimitConnect => "limit_connect",
-            Self::LimitSubscriptions => "limit_subscriptions",
-            Self::SlowConsumerBytes => "slow_consumer_bytes",
-            Self::SlowConsumerStalled => "slow_consumer_stalled",
-            Self::SlowConsumerEvicted => "slow_consumer_evicted",
-            Self::Reset => "reset",
-            Self::WriteTimeout => "write_timeout",
-            Self::IoError => "io_error",
-            Self::Shutdown => "shutdown",
-            Self::NoMemory => "no_memory",
-            Self::WriteZero => "write_zero",
-        }
-    }
-
     /// Whether the client simply left, which nobody needs to be told about.
     pub const fn is_ordinary(self) -> bool {
         matches!(self, Self::ClientDisconnect | Self::Eof | Self::Shutdown)
@@ -207,12 +163,6 @@ impl CloseReason {
                 self,
                 Self::Reset | Self::WriteTimeout | Self::IoError | Self::NoMemory | Self::WriteZero
             )
-    }
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -20,7 +20,7 @@ use std::io;
 
 use crate::arena::Arena;
 use crate::config::{Config, Limits, ListenerConfig};
-use crate::deadline::{DeadlineQueue, Timestamp};
+use crate::deadline::{DeadlineQueue, Deadlines, Timestamp};
 use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
 use crate::metrics::{Counters, DropReason, RefuseReason};
 use crate::outbound::Pieces;
@@ -84,9 +84,7 @@ pub struct Shard<H> {
     resumed: Vec<SessionKey>,
     /// Buffers of remainders, for the next session that needs one.
     spare: Vec<Vec<u8>>,
-    connect_deadlines: DeadlineQueue,
-    frame_deadlines: DeadlineQueue,
-    progress_deadlines: DeadlineQueue,
+    deadlines: Deadlines,
     backlog_total: usize,
     held_total: usize,
     draining: bool,
@@ -120,9 +118,11 @@ impl<H: SessionHandler> Shard<H> {
             closing: Vec::new(),
             resumed: Vec::new(),
             spare: Vec::new(),
-            connect_deadlines: DeadlineQueue::new(config.listener.connect_timeout),
-            frame_deadlines: DeadlineQueue::new(config.listener.frame_timeout),
-            progress_deadlines: DeadlineQueue::new(config.listener.progress_timeout),
+            deadlines: Deadlines {
+                connect: DeadlineQueue::new(config.listener.connect_timeout),
+                frame: DeadlineQueue::new(config.listener.frame_timeout),
+                progress: DeadlineQueue::new(config.listener.progress_timeout),
+            },
             backlog_total: 0,
             held_total: 0,
             draining: false,
@@ -143,7 +143,7 @@ impl<H: SessionHandler> Shard<H> {
             .sessions
             .insert(Session::new(self.next_number, peer, now));
         self.next_number += self.shard_count;
-        self.connect_deadlines.arm(key.slot(), now);
+        self.deadlines.connect.arm(key.slot(), now);
         self.counters.sessions_opened += 1;
         Ok(key)
     }
@@ -163,18 +163,16 @@ impl<H: SessionHandler> Shard<H> {
         let Some(session) = self.sessions.get(key) else {
             return self.count_stale_event();
         };
-        let cut = !session.remainder.is_empty();
+        let (cut, broken) = (!session.remainder.is_empty(), session.outbound.broken);
         self.close(
             key,
             match gone {
+                // Its last deliveries failed before: the end of its stream only followed.
+                Gone::Eof if broken => CloseReason::Reset,
                 Gone::Eof if cut => CloseReason::EofMidFrame,
                 Gone::Eof => CloseReason::Eof,
                 Gone::Failed(io::ErrorKind::TimedOut) => CloseReason::WriteTimeout,
-                Gone::Failed(
-                    io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe,
-                ) => CloseReason::Reset,
+                Gone::Failed(kind) if is_reset(kind) => CloseReason::Reset,
                 Gone::Failed(io::ErrorKind::WriteZero) => CloseReason::WriteZero,
                 Gone::Failed(io::ErrorKind::OutOfMemory) => CloseReason::NoMemory,
                 Gone::Failed(_) => CloseReason::IoError,
@@ -210,9 +208,9 @@ impl<H: SessionHandler> Shard<H> {
         match resolution.verdict {
             Ok(()) => {
                 session.state = SessionState::Connected;
-                self.connect_deadlines.disarm(key.slot());
+                self.deadlines.connect.disarm(key.slot());
                 if !session.remainder.is_empty() {
-                    self.frame_deadlines.rearm(key.slot(), now);
+                    self.deadlines.frame.rearm(key.slot(), now);
                 }
                 self.resumed.push(key);
             }
@@ -251,27 +249,19 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.read_budget_exhausted += 1;
     }
 
-    /// Ends every wait that is over at `now`.
+    /// Ends every wait that is over at `now`. Called behind reading and flushing, so that a delay
+    /// of our own is never taken for the peer's.
     pub fn expire(&mut self, now: Timestamp) {
-        while let Some(slot) = self.connect_deadlines.pop_expired(now) {
-            self.close_slot(slot, CloseReason::ConnectTimeout);
-        }
-        while let Some(slot) = self.frame_deadlines.pop_expired(now) {
-            self.close_slot(slot, CloseReason::FrameTimeout);
-        }
-        while let Some(slot) = self.progress_deadlines.pop_expired(now) {
-            self.close_slot(slot, CloseReason::SlowConsumerStalled);
+        while let Some((slot, reason)) = self.deadlines.pop_expired(now) {
+            if let Some(key) = self.sessions.key_at(slot) {
+                self.close(key, reason);
+            }
         }
     }
 
     /// When `expire` is to be called next, if nothing else happens.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let queues = [
-            &self.connect_deadlines,
-            &self.frame_deadlines,
-            &self.progress_deadlines,
-        ];
-        queues.iter().filter_map(|queue| queue.first()).min()
+        self.deadlines.first()
     }
 
     /// Takes no more input; each session ends as soon as nothing is owed to it.
@@ -279,6 +269,9 @@ impl<H: SessionHandler> Shard<H> {
         self.draining = true;
         let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
+            // Nothing is read any more, so nobody can be late with it.
+            self.deadlines.connect.disarm(key.slot());
+            self.deadlines.frame.disarm(key.slot());
             self.close_if_drained(key);
         }
     }
@@ -288,12 +281,6 @@ impl<H: SessionHandler> Shard<H> {
         let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close(key, CloseReason::Shutdown);
-        }
-    }
-
-    fn close_slot(&mut self, slot: u32, reason: CloseReason) {
-        if let Some(key) = self.sessions.key_at(slot) {
-            self.close(key, reason);
         }
     }
 
@@ -312,15 +299,9 @@ impl<H: SessionHandler> Shard<H> {
         let reason = session
             .closing
             .expect("it is on the list of closing sessions");
-        let dropped = self.drop_owed(key, DropReason::of_close(reason));
+        self.drop_owed(key, DropReason::of_close(reason));
         self.register.remove_session(key);
-        for queue in [
-            &mut self.connect_deadlines,
-            &mut self.frame_deadlines,
-            &mut self.progress_deadlines,
-        ] {
-            queue.disarm(key.slot());
-        }
+        self.deadlines.disarm(key.slot());
         self.counters.count_closed(reason, 1);
 
         let session = self.sessions.get_mut(key)?;
@@ -329,7 +310,13 @@ impl<H: SessionHandler> Shard<H> {
             self.held_total -= remainder.len();
             session.state = SessionState::WaitConnect;
         }
-        let (number, peer, foreign) = (session.number, session.peer, session.foreign);
+        let Session {
+            number,
+            peer,
+            foreign,
+            dropped,
+            ..
+        } = *session;
         self.keep_spare(remainder);
         self.handler.on_close(SessionView { number, peer }, reason);
         Some(Closed {
@@ -353,7 +340,7 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Takes back `open`: the connection could not be watched, so it never was a session.
     pub fn forget(&mut self, key: SessionKey, reason: RefuseReason) {
-        self.connect_deadlines.disarm(key.slot());
+        self.deadlines.connect.disarm(key.slot());
         self.sessions.remove(key);
         self.counters.sessions_opened -= 1;
         self.refuse(reason);
@@ -421,15 +408,22 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// Drops and counts everything that a session is owed.
-    fn drop_owed(&mut self, key: SessionKey, reason: DropReason) -> u64 {
+    fn drop_owed(&mut self, key: SessionKey, reason: DropReason) {
         let Some(session) = self.sessions.get_mut(key) else {
-            return 0;
+            return;
         };
         self.backlog_total -= session.outbound.backlog_bytes();
         let backlog = session.outbound.backlog.take();
         let frames = session.outbound.take_pieces() + backlog.map_or(0, |backlog| backlog.frames());
+        self.count_dropped(key, reason, frames);
+    }
+
+    /// Every delivery that is dropped passes here.
+    fn count_dropped(&mut self, key: SessionKey, reason: DropReason, frames: u64) {
         self.counters.count_dropped(reason, frames);
-        frames
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.dropped += frames;
+        }
     }
 
     fn keep_spare(&mut self, mut buffer: Vec<u8>) {
@@ -447,3 +441,9 @@ impl<H: SessionHandler> Shard<H> {
 
 /// A remainder is at most 256 bytes; allocators round up.
 const SPARE_LEN_MAX: usize = 512;
+
+/// Whether the peer has cut the connection, however the kernel says so.
+const fn is_reset(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
+}

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     let _logs_until_exit = start_logging(args.log, args.log_level);
     let broker = config(args).map_err(BrokerError::from);
     let ended = broker.and_then(|config| {
-        let outbound_max = hvlp::config::show("listener.outbound_max", &config);
+        let outbound_max = config.show("listener.outbound_max").unwrap_or_default();
         let open = config.insecure_anonymous;
         Broker::builder()
             .config(config)

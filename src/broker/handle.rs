@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::{io, thread};
 
 use crate::address::Address;
 use crate::broker::BrokerError;
 use crate::handler::SessionHandler;
 use crate::metrics::Counters;
-use crate::reactor::{Command, Mailbox, Reactor, Snapshot};
+use crate::reactor::{Command, Mailbox, Reactor};
 use crate::session::SessionInfo;
 
 /// A broker that runs on a thread of its own. Dropping the handle stops it and waits for its end.
@@ -58,19 +59,25 @@ impl BrokerHandle {
     /// All sessions and what they are subscribed to, whole per session. Empty if it has ended.
     pub fn register(&self) -> RegisterSnapshot {
         RegisterSnapshot {
-            sessions: self.snapshot().sessions,
+            sessions: self.ask(Command::Sessions).unwrap_or_default(),
         }
     }
 
     /// What it has counted so far. All zero if it has ended: `join` returns the last count.
     pub fn counters(&self) -> Counters {
-        self.snapshot().counters
+        self.ask(Command::Count).unwrap_or_default()
     }
 
     /// Accepts no more, writes what sessions are owed within `drain_timeout`, and ends. Returns at
-    /// once; called again, the broker ends without waiting. Calling it on an ended one is fine.
+    /// once; calling it again, or on a broker that has ended, changes nothing.
     pub fn stop(&self) {
         self.stopper().stop();
+    }
+
+    /// Ends without waiting for anybody: what sessions are owed and their sockets do not take at
+    /// once is dropped.
+    pub fn stop_at_once(&self) {
+        self.stopper().end();
     }
 
     /// Waits until the broker has ended and returns what it counted.
@@ -101,22 +108,27 @@ impl BrokerHandle {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    /// `None` if the reactor has ended.
+    fn ask<T>(&self, question: impl FnOnce(mpsc::Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = mpsc::channel();
-        if !self.is_alive() || self.mailbox.post(Command::Snapshot(reply)).is_err() {
-            return Snapshot::default();
+        if !self.is_alive() {
+            return None;
         }
-        // A reactor that ends instead of answering drops its mailbox's commands with their senders,
-        // unless this handle's own reference keeps them: hence the look at the thread.
+        self.mailbox.post(question(reply)).ok()?;
+        // A reactor that ends leaves its mailbox, and the question in it, to this handle: the
+        // sender is never dropped, hence the look at the thread.
         loop {
-            match answer.recv_timeout(std::time::Duration::from_millis(20)) {
-                Ok(snapshot) => return snapshot,
+            match answer.recv_timeout(ALIVE_EVERY) {
+                Ok(answered) => return Some(answered),
                 Err(mpsc::RecvTimeoutError::Timeout) if self.is_alive() => {}
-                Err(_) => return answer.try_recv().unwrap_or_default(),
+                Err(_) => return answer.try_recv().ok(),
             }
         }
     }
 }
+
+/// How often a question that waits looks whether the reactor still runs.
+const ALIVE_EVERY: Duration = Duration::from_millis(20);
 
 impl Drop for BrokerHandle {
     fn drop(&mut self) {
@@ -136,6 +148,11 @@ impl Stopper {
     pub(super) fn stop(&self) {
         // A reactor that cannot be woken has ended.
         let _ = self.0.post(Command::Stop);
+    }
+
+    pub(super) fn end(&self) {
+        // As above.
+        let _ = self.0.post(Command::End);
     }
 }
 

@@ -10,7 +10,7 @@
 //! ```
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use crate::address::{Address, AddressError};
 use crate::config::{Config, ConfigError};
@@ -32,10 +32,7 @@ impl Broker {
     /// A broker with default settings and no listener yet.
     pub fn builder() -> Builder<Open> {
         Builder {
-            config: Config {
-                listen: Vec::new(),
-                ..Config::default()
-            },
+            config: Config::default(),
             handler: Open,
         }
     }
@@ -98,20 +95,9 @@ impl<H: SessionHandler> Builder<H> {
         if self.config.listen.is_empty() {
             self.config.listen.push(Address::default());
         }
-        if !self.config.insecure_anonymous {
-            refuse_open_binds(&self.config.listen)?;
-        }
         descriptors::fit_sessions(&mut self.config.limits);
-        let bind = |address: &Address| {
-            let bound = Listener::bind(address, self.config.listener.backlog);
-            bound.map_err(|source| BrokerError::bind(address, source))
-        };
-        let listeners = self
-            .config
-            .listen
-            .iter()
-            .map(bind)
-            .collect::<Result<Vec<_>, _>>()?;
+        let listeners = self.config.listen.iter().map(|address| self.bind(address));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners
             .iter()
             .map(Listener::address)
@@ -121,12 +107,27 @@ impl<H: SessionHandler> Builder<H> {
         BrokerHandle::start(reactor.map_err(BrokerError::Start)?, addresses)
     }
 
+    /// Nobody has to log in yet, so only this host may reach the broker, unless the risk is taken.
+    fn bind(&self, address: &Address) -> Result<Listener, BrokerError> {
+        let failed = |source| BrokerError::bind(address, source);
+        // Once: what was looked at is what is bound.
+        let resolved = address.resolve().map_err(failed)?;
+        let is_local = |socket: &SocketAddr| socket.ip().is_loopback();
+        if !self.config.insecure_anonymous && !resolved.iter().all(is_local) {
+            return Err(BrokerError::OpenBind {
+                address: address.clone(),
+            });
+        }
+        Listener::bind(address, &resolved, self.config.listener.backlog).map_err(failed)
+    }
+
     /// Serves until SIGTERM or SIGINT, which drain, or a second one, which ends at once. `ready` is
     /// told the bound addresses.
     ///
     /// # Errors
     /// As `spawn`, and whatever ended the broker while it ran.
     pub fn run(self, ready: impl FnOnce(&[Address])) -> Result<Counters, BrokerError> {
+        descriptors::raise_limit();
         let handle = self.spawn()?;
         let signals = signals::stop_on_signal(handle.stopper()).map_err(BrokerError::Start)?;
         ready(handle.local_addrs());
@@ -134,24 +135,6 @@ impl<H: SessionHandler> Builder<H> {
         signals.end();
         ended
     }
-}
-
-/// Nobody has to log in yet, so only this host may reach the broker unless the risk is accepted.
-fn refuse_open_binds(addresses: &[Address]) -> Result<(), BrokerError> {
-    for address in addresses {
-        let resolved = address.resolve();
-        let resolved = resolved.map_err(|source| BrokerError::bind(address, source))?;
-        let is_local = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => ip.is_loopback(),
-            IpAddr::V6(ip) => ip.is_loopback(),
-        };
-        if !resolved.iter().all(|socket| is_local(socket.ip())) {
-            return Err(BrokerError::OpenBind {
-                address: address.clone(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Why a broker does not run.

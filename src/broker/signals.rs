@@ -22,9 +22,14 @@ pub(super) fn stop_on_signal(stopper: Stopper) -> io::Result<SignalThread> {
     let thread = thread::Builder::new()
         .name("hvlp-signals".into())
         .spawn(move || {
-            for signal in signals.forever() {
-                tracing::info!(signal, "stopping");
-                stopper.stop();
+            for (count, signal) in signals.forever().enumerate() {
+                if count == 0 {
+                    tracing::info!(signal, "stopping");
+                    stopper.stop();
+                } else {
+                    tracing::info!(signal, "ending at once");
+                    stopper.end();
+                }
             }
         })?;
     Ok(SignalThread { handle, thread })

@@ -15,6 +15,7 @@ pub(crate) struct Journal {
     /// When each kind of foreign client was last told about.
     foreign: Vec<(Foreign, Timestamp)>,
     descriptors: Option<Timestamp>,
+    option_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,7 +49,7 @@ impl Journal {
             return;
         };
         if reason.is_ordinary() {
-            debug!(session = number, %peer, %reason, dropped, "close");
+            debug!(session = number, %peer, %reason, dropped, suppressed, "close");
         } else if suppressed == 0 {
             info!(session = number, %peer, %reason, dropped, "close");
         } else {
@@ -65,6 +66,13 @@ impl Journal {
             None => self.foreign.push((kind, now)),
         }
         warn!("client {peer} {kind}");
+    }
+
+    /// The kernel did not take a socket option; said once.
+    pub(crate) fn option_refused(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.option_refused, true) {
+            warn!("a socket option was refused: {error}; look at the listener.tcp_ settings");
+        }
     }
 
     /// No descriptor was free to accept with.

@@ -43,16 +43,23 @@ pub(crate) enum Accepted {
     Lost,
     /// Nobody waits.
     None,
-    /// No descriptor is free: one connection was refused, accepting rests.
-    NoDescriptors(io::Error),
+    /// No descriptor is free: accepting rests. `refused`: one client was told so.
+    NoDescriptors {
+        error: io::Error,
+        refused: bool,
+    },
 }
 
 const REST_MIN: Duration = Duration::from_millis(100);
 const REST_MAX: Duration = Duration::from_secs(1);
 
 impl Listener {
-    /// Binds `address`; for a name, the first of its addresses that can be bound.
-    pub(crate) fn bind(address: &Address, backlog: usize) -> io::Result<Self> {
+    /// Binds a unix path, or the first of the `resolved` addresses that can be bound.
+    pub(crate) fn bind(
+        address: &Address,
+        resolved: &[SocketAddr],
+        backlog: usize,
+    ) -> io::Result<Self> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let socket = match address {
             Address::Unix(path) => {
@@ -61,8 +68,8 @@ impl Listener {
             }
             Address::Tcp { .. } => {
                 let mut bound = Err(io::Error::new(io::ErrorKind::NotFound, "no such host"));
-                for address in address.resolve()? {
-                    bound = bind_tcp(address, backlog);
+                for address in resolved {
+                    bound = bind_tcp(*address, backlog);
                     if bound.is_ok() {
                         break;
                     }
@@ -111,10 +118,10 @@ impl Listener {
                 Accepted::None
             }
             Err(error) if is_exhausted(&error) => {
-                self.refuse_one();
+                let refused = self.refuse_one();
                 self.resume = Some(now + self.rest);
                 self.rest = (self.rest * 2).min(REST_MAX);
-                Accepted::NoDescriptors(error)
+                Accepted::NoDescriptors { error, refused }
             }
             // ECONNABORTED, EPROTO, EINTR, and the network errors that Linux hands on: the fault of
             // that connection. The loop goes on.
@@ -133,11 +140,10 @@ impl Listener {
         }
     }
 
-    fn refuse_one(&mut self) {
-        if self.spare.take().is_some() {
-            drop(self.accept_raw());
-        }
+    fn refuse_one(&mut self) -> bool {
+        let refused = self.spare.take().is_some() && self.accept_raw().is_ok();
         self.spare = open_spare();
+        refused
     }
 }
 

@@ -4,7 +4,8 @@
 //! An edge comes once. Whoever is stopped before the socket is empty (a budget, an answer that is
 //! still awaited) is remembered here, because the kernel will not say it again.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,9 +23,11 @@ use crate::reactor::journal::Journal;
 use crate::reactor::listener::Accepted;
 use crate::reactor::staging::Staging;
 use crate::reactor::transport::Transport;
-use crate::reactor::{Command, Listener, Mailbox, Snapshot};
-use crate::session::{CloseReason, Peer, SessionKey};
-use crate::shard::{Closed, Gone, Outgoing, Shard};
+use crate::reactor::{Command, Listener, Mailbox};
+use crate::session::{Peer, SessionKey};
+use crate::shard::{Gone, Outgoing, Shard};
+
+mod closing;
 
 /// One thread's loop and all that it works on.
 #[derive(Debug)]
@@ -33,13 +36,14 @@ pub(crate) struct Reactor<H> {
     events: Events,
     mailbox: Arc<Mailbox>,
     listeners: Vec<Listener>,
+    first_listener: usize,
     shard: Shard<H>,
     arena: Arena,
     connections: Connections,
     /// Sessions whose socket may have more, although no edge will say so.
     ready: VecDeque<SessionKey>,
     /// Connections whose session has ended while the peer still sends, by deadline.
-    lingering: VecDeque<(Timestamp, SessionKey)>,
+    lingering: BinaryHeap<Reverse<(Timestamp, SessionKey)>>,
     /// Small scattered pieces are copied together here and sent at once.
     staging: Staging,
     journal: Journal,
@@ -60,7 +64,6 @@ const WAKER: Token = Token(usize::MAX);
 /// Listeners come behind every possible session key.
 const LISTENER_BASE: usize = 1 << 62;
 const EVENTS_PER_WAIT: usize = 1024;
-const LINGER: Duration = Duration::from_secs(1);
 const BACKLOG_PARTS_MAX: usize = 16;
 
 fn token(key: SessionKey) -> Token {
@@ -96,11 +99,12 @@ impl<H: SessionHandler> Reactor<H> {
             events: Events::with_capacity(EVENTS_PER_WAIT),
             mailbox,
             listeners,
+            first_listener: 0,
             shard: Shard::new(id, count, config, handler, resolver),
             arena: Arena::new(),
             connections: Connections::default(),
             ready: VecDeque::new(),
-            lingering: VecDeque::new(),
+            lingering: BinaryHeap::new(),
             staging: Staging::new(),
             journal: Journal::default(),
             config: config.clone(),
@@ -121,6 +125,7 @@ impl<H: SessionHandler> Reactor<H> {
             self.wait()?;
             self.read();
             self.flush();
+            self.expire();
             self.reap();
         }
         Ok(self.shard.counters())
@@ -138,6 +143,9 @@ impl<H: SessionHandler> Reactor<H> {
         }
         if let Some(busy_poll) = self.config.busy_poll {
             let until = self.now + busy_poll;
+            let until = self
+                .deadline()
+                .map_or(until, |deadline| deadline.min(until));
             while self.now < until {
                 self.poll(Some(Duration::ZERO))?;
                 if !self.events.is_empty() {
@@ -172,7 +180,7 @@ impl<H: SessionHandler> Reactor<H> {
         accept
             .filter_map(|listener| listener.resume)
             .chain(self.shard.deadline())
-            .chain(self.lingering.front().map(|(due, _)| *due))
+            .chain(self.lingering.peek().map(|Reverse((due, _))| *due))
             .chain(self.stopping)
             .min()
     }
@@ -181,13 +189,9 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn read(&mut self) {
         self.shard.begin_turn();
-        self.shard.expire(self.now);
         self.take_events();
         self.accept();
         self.read_ready();
-        if self.stopping.is_some_and(|deadline| deadline <= self.now) {
-            self.shard.close_all();
-        }
     }
 
     fn take_events(&mut self) {
@@ -234,16 +238,19 @@ impl<H: SessionHandler> Reactor<H> {
         for command in self.mailbox.take() {
             match command {
                 Command::Resolve(resolution) => self.shard.resolve(self.now, resolution),
-                Command::Snapshot(reply) => {
-                    let sessions = self.shard.sessions().map(|(_, info)| info).collect();
-                    let snapshot = Snapshot {
-                        sessions,
-                        counters: self.shard.counters(),
-                    };
+                Command::Count(reply) => {
                     // Whoever asked may have stopped waiting.
-                    let _ = reply.send(snapshot);
+                    let _ = reply.send(self.shard.counters());
+                }
+                Command::Sessions(reply) => {
+                    let sessions = self.shard.sessions().map(|(_, info)| info).collect();
+                    let _ = reply.send(sessions);
                 }
                 Command::Stop => self.stop(),
+                Command::End => {
+                    self.stop();
+                    self.stop_until(self.now);
+                }
             }
         }
         while let Some(key) = self.shard.next_resumed() {
@@ -252,28 +259,37 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn stop(&mut self) {
-        if self.stopping.is_some() {
-            self.stopping = Some(self.now);
-            self.lingering
-                .iter_mut()
-                .for_each(|(due, _)| *due = self.now);
-            return;
+        if self.stopping.is_none() {
+            self.listeners.clear();
+            self.stop_until(self.now + self.config.drain_timeout);
+            self.shard.drain();
         }
-        self.stopping = Some(self.now + self.config.drain_timeout);
-        self.listeners.clear();
-        self.shard.drain();
+    }
+
+    fn stop_until(&mut self, deadline: Timestamp) {
+        self.stopping = Some(deadline);
+        let lingering = std::mem::take(&mut self.lingering).into_iter();
+        self.lingering = lingering
+            .map(|Reverse((due, key))| Reverse((due.min(deadline), key)))
+            .collect();
     }
 
     fn accept(&mut self) {
         let mut budget = self.config.limits.accept_per_turn;
-        for index in 0..self.listeners.len() {
+        let count = self.listeners.len();
+        // Another one goes first each turn, so that none can use up the budget for ever.
+        let first = (self.first_listener + 1) % count.max(1);
+        self.first_listener = first;
+        for index in (0..count).map(|offset| (first + offset) % count) {
             while budget > 0 && self.listeners[index].is_due(self.now) {
                 budget -= 1;
                 match self.listeners[index].accept(self.now) {
                     Accepted::Connection(transport, peer) => self.adopt(transport, peer),
                     Accepted::Lost | Accepted::None => {}
-                    Accepted::NoDescriptors(error) => {
-                        self.shard.refuse(RefuseReason::NoDescriptors);
+                    Accepted::NoDescriptors { error, refused } => {
+                        if refused {
+                            self.shard.refuse(RefuseReason::NoDescriptors);
+                        }
                         self.journal.no_descriptors(self.now, &error);
                     }
                 }
@@ -282,11 +298,12 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn adopt(&mut self, mut transport: Transport, peer: Peer) {
-        // A socket that has failed already says so at its first receive.
-        let _ = transport.configure(&self.config.listener);
         let Ok(key) = self.shard.open(self.now, peer) else {
             return;
         };
+        if let Err(error) = transport.configure(&self.config.listener) {
+            self.journal.option_refused(&error);
+        }
         if transport
             .register(self.poll.registry(), token(key))
             .is_err()
@@ -330,11 +347,13 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn read_session(&mut self, key: SessionKey, turn_budget: &mut usize) -> Left {
+        let mut budget = self.config.limits.read_per_session.min(*turn_budget);
         if self.shard.has_held(key) {
             let held = self.arena.push(self.shard.remainder(key));
+            budget = budget.saturating_sub(held.len());
+            *turn_budget = turn_budget.saturating_sub(held.len());
             self.receive(key, held);
         }
-        let mut budget = self.config.limits.read_per_session.min(*turn_budget);
         while self.shard.wants_input(key) {
             let Some(connection) = self.connections.get_mut(key) else {
                 break;
@@ -362,9 +381,13 @@ impl<H: SessionHandler> Reactor<H> {
                     let piece = self.arena.commit(head.len() + len);
                     self.receive(key, piece);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if is_empty(&error) => {
                     connection.is_readable = false;
                     connection.is_urgent = false;
+                    if self.shard.is_broken(key) {
+                        self.shard
+                            .gone(key, Gone::Failed(io::ErrorKind::ConnectionReset));
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.shard.gone(key, Gone::Failed(error.kind())),
@@ -404,73 +427,30 @@ impl<H: SessionHandler> Reactor<H> {
                 }
             };
             self.shard.sent(self.now, key, &self.arena, outcome);
-        }
-    }
-
-    // ---- reap
-
-    fn reap(&mut self) {
-        while let Some(closed) = self.shard.next_closed() {
-            self.journal.closed(self.now, &closed);
-            self.end_connection(&closed);
-        }
-        while let Some(&(due, key)) = self.lingering.front() {
-            let gone = self.connections.get_mut(key).is_none();
-            if !gone && due > self.now {
-                break;
-            }
-            self.lingering.pop_front();
-            self.close_connection(key);
-        }
-        self.shard.end_turn(&mut self.arena);
-    }
-
-    fn end_connection(&mut self, closed: &Closed) {
-        let key = closed.key;
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.shard.reaped(key);
-        };
-        if closed.reason.is_slow() {
-            connection.transport.reset_on_close();
-        }
-        // Unread input would turn the close into a reset, which destroys what was just sent.
-        if matches!(
-            closed.reason,
-            CloseReason::ClientDisconnect | CloseReason::Shutdown
-        ) {
-            connection.transport.shut_down_writing();
-            connection.is_lingering = true;
-            if matches!(self.discard_input(key), Ok(1..)) {
-                let due = self.now + LINGER;
-                let due = self.stopping.map_or(due, |deadline| due.min(deadline));
-                self.lingering.push_back((due, key));
-                self.make_ready(key);
-                return;
+            if self.shard.is_broken(key) {
+                self.read_to_the_end(key);
             }
         }
-        self.close_connection(key);
     }
 
-    /// Throws input away until its end has come, or nothing is there for now.
-    fn linger(&mut self, key: SessionKey) {
-        match self.discard_input(key) {
-            Ok(1..) => self.make_ready(key),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => self.close_connection(key),
+    /// The peer has gone; what it sent before may still be there, and no edge will say so.
+    fn read_to_the_end(&mut self, key: SessionKey) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.is_readable = true;
+            connection.is_read_closed = true;
+        }
+        self.make_ready(key);
+    }
+
+    fn expire(&mut self) {
+        self.shard.expire(self.now);
+        if self.stopping.is_some_and(|deadline| deadline <= self.now) {
+            self.shard.close_all();
         }
     }
+}
 
-    fn discard_input(&mut self, key: SessionKey) -> io::Result<usize> {
-        let connection = self.connections.get(key);
-        let room = self.arena.reserve(&[]);
-        connection.map_or(Ok(0), |connection| connection.transport.receive(room))
-    }
-
-    fn close_connection(&mut self, key: SessionKey) {
-        if let Some(mut connection) = self.connections.remove(key) {
-            // Closing the descriptor would do; saying it keeps no event for a closed one.
-            let _ = connection.transport.deregister(self.poll.registry());
-            self.shard.reaped(key);
-        }
-    }
+/// Whether a receive found nothing, which is no fault.
+fn is_empty(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }

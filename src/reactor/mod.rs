@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use ::mio::Waker;
 
@@ -33,22 +33,19 @@ pub(crate) use listener::Listener;
 pub(crate) enum Command {
     /// A ticket's answer.
     Resolve(Resolution),
-    /// Send what is known of every session, and the counters.
-    Snapshot(std::sync::mpsc::Sender<Snapshot>),
-    /// Accept no more, write what is owed, end. A second one ends at once.
+    /// Send what was counted.
+    Count(mpsc::Sender<Counters>),
+    /// Send what is known of every session.
+    Sessions(mpsc::Sender<Vec<SessionInfo>>),
+    /// Accept no more, write what is owed within `drain_timeout`, end.
     Stop,
-}
-
-/// A reactor's sessions and counters at one moment.
-#[derive(Debug, Default)]
-pub(crate) struct Snapshot {
-    pub(crate) sessions: Vec<SessionInfo>,
-    pub(crate) counters: Counters,
+    /// End at once.
+    End,
 }
 
 /// Commands to one reactor. Taken only when its waker fired, so the data path never sees the lock.
 ///
-/// Bounded by its senders: one answer per session, one snapshot per caller that waits for it.
+/// Bounded by its senders: one answer per session, one question per caller that waits for it.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     commands: Mutex<VecDeque<Command>>,

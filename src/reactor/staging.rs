@@ -63,7 +63,9 @@ impl Staging {
             match outcome {
                 SendOutcome::Whole(len) => sent += len,
                 SendOutcome::Short(len) => return SendOutcome::Short(sent + len),
-                failed => return failed,
+                // What went before went; the failure shows at the next send.
+                SendOutcome::Failed(_) if sent > 0 => return SendOutcome::Short(sent),
+                SendOutcome::Failed(kind) => return SendOutcome::Failed(kind),
             }
         }
         SendOutcome::Whole(sent)

@@ -21,31 +21,35 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Sets what every session's socket has. An option that the kernel refuses is no reason to
-    /// refuse the client: the peer may be gone already.
+    /// Sets what every session's socket has, as far as the kernel lets it: an option that it
+    /// refuses is no reason to refuse the client.
+    ///
+    /// # Errors
+    /// The first refusal; the other options are set all the same.
     pub(crate) fn configure(&self, config: &ListenerConfig) -> io::Result<()> {
-        let Self::Tcp(stream) = self else {
-            return Ok(());
-        };
-        let socket = SockRef::from(stream);
-        socket.set_tcp_nodelay(true)?;
-        // Urgent bytes stay at their place in the stream; it must never be desynchronised.
-        socket.set_out_of_band_inline(true)?;
-        socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(config.tcp_keepalive)
-                .with_interval(config.tcp_keepalive_interval),
-        )?;
-        #[cfg(target_os = "linux")]
-        {
-            socket.set_tcp_user_timeout(Some(config.tcp_user_timeout))?;
-            let lowat = u32::try_from(config.notsent_lowat).unwrap_or(u32::MAX);
-            socket.set_tcp_notsent_lowat(lowat)?;
+        let descriptor = self.as_fd();
+        let socket = SockRef::from(&descriptor);
+        let sndbuf = config
+            .sndbuf
+            .map_or(Ok(()), |len| socket.set_send_buffer_size(len));
+        if matches!(self, Self::Unix(_)) {
+            return sndbuf;
         }
-        match config.sndbuf {
-            Some(len) => socket.set_send_buffer_size(len),
-            None => Ok(()),
-        }
+        let keepalive = TcpKeepalive::new()
+            .with_time(config.tcp_keepalive)
+            .with_interval(config.tcp_keepalive_interval);
+        let set = [
+            sndbuf,
+            socket.set_tcp_nodelay(true),
+            // Urgent bytes stay at their place in the stream; it must never be desynchronised.
+            socket.set_out_of_band_inline(true),
+            socket.set_tcp_keepalive(&keepalive),
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_user_timeout(Some(config.tcp_user_timeout)),
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_notsent_lowat(u32::try_from(config.notsent_lowat).unwrap_or(u32::MAX)),
+        ];
+        set.into_iter().collect()
     }
 
     /// Watches the socket for everything, once: it is edge-triggered and never registered again.

@@ -8,7 +8,7 @@ use crate::handler::SessionHandler;
 use crate::metrics::DropReason;
 use crate::outbound::{Kept, Refused};
 use crate::session::{CloseReason, SessionKey};
-use crate::shard::{Gone, Shard};
+use crate::shard::{Gone, Shard, is_reset};
 
 /// What one send is to offer to a session's socket.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl<H: SessionHandler> Shard<H> {
         let (taken, whole) = match outcome {
             SendOutcome::Whole(taken) => (taken, true),
             SendOutcome::Short(taken) => (taken, false),
-            SendOutcome::Failed(kind) => return self.gone(key, Gone::Failed(kind)),
+            SendOutcome::Failed(kind) => return self.send_failed(key, kind),
         };
         self.counters.sends += u64::from(taken > 0);
         self.counters.short_sends += u64::from(!whole);
@@ -130,6 +130,25 @@ impl<H: SessionHandler> Shard<H> {
         self.close_if_drained(key);
     }
 
+    /// After a reset the kernel still hands out what the peer had sent before: that is read first.
+    fn send_failed(&mut self, key: SessionKey, kind: io::ErrorKind) {
+        if !is_reset(kind) || !self.wants_input(key) {
+            return self.gone(key, Gone::Failed(kind));
+        }
+        self.drop_owed(key, DropReason::SessionGone);
+        self.deadlines.progress.disarm(key.slot());
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.outbound.broken = true;
+        }
+    }
+
+    /// Whether the socket takes nothing any more, and its input is all that is waited for.
+    pub fn is_broken(&self, key: SessionKey) -> bool {
+        self.sessions
+            .get(key)
+            .is_some_and(|session| session.outbound.broken)
+    }
+
     fn advance_backlog(&mut self, now: Timestamp, key: SessionKey, taken: usize) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -142,9 +161,9 @@ impl<H: SessionHandler> Shard<H> {
         let is_empty = backlog.is_empty();
         if is_empty {
             session.outbound.backlog = None;
-            self.progress_deadlines.disarm(key.slot());
+            self.deadlines.progress.disarm(key.slot());
         } else if taken > 0 {
-            self.progress_deadlines.rearm(key.slot(), now);
+            self.deadlines.progress.rearm(key.slot(), now);
         }
         self.backlog_total -= before - session.outbound.backlog_bytes();
         if !is_empty && !session.outbound.blocked {
@@ -168,18 +187,18 @@ impl<H: SessionHandler> Shard<H> {
         self.backlog_total = self.backlog_total + outbound.backlog_bytes() - before;
         self.counters.deliveries_written += written;
         if taken > 0 {
-            self.progress_deadlines.disarm(key.slot());
+            self.deadlines.progress.disarm(key.slot());
         }
-        self.progress_deadlines.arm(key.slot(), now);
+        self.deadlines.progress.arm(key.slot(), now);
         match refused {
             None if self.backlog_total > self.limits.outbound_total_max => self.evict(),
             None => {}
             Some(Refused::Full) => {
-                self.counters.count_dropped(DropReason::SlowClose, dropped);
+                self.count_dropped(key, DropReason::SlowClose, dropped);
                 self.close(key, CloseReason::SlowConsumerBytes);
             }
             Some(Refused::NoMemory) => {
-                self.counters.count_dropped(DropReason::NoMemory, dropped);
+                self.count_dropped(key, DropReason::NoMemory, dropped);
                 self.close(key, CloseReason::NoMemory);
             }
         }
@@ -199,7 +218,11 @@ impl<H: SessionHandler> Shard<H> {
             if self.backlog_total <= target {
                 break;
             }
-            self.close(key, CloseReason::SlowConsumerEvicted);
+            // One that is leaving already gives its backlog up at once, for its own reason.
+            match self.sessions.get(key).and_then(|session| session.closing) {
+                Some(reason) => self.drop_owed(key, DropReason::of_close(reason)),
+                None => self.close(key, CloseReason::SlowConsumerEvicted),
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
 use crate::handler::{ConnectAnswer, ConnectRequest, SessionHandler, SessionView, Verdict};
 use crate::metrics::{DiscardCause, DropReason};
-use crate::packet::{Frame, HEADER_LEN, Packet, PacketError, Topics, id};
+use crate::packet::{Frame, HEADER_LEN, Packet, Topics, id};
 use crate::session::{CloseReason, Foreign, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::run::{Run, Step, is_same};
@@ -43,6 +43,7 @@ impl<H: SessionHandler> Shard<H> {
             self.count_stale_event();
             return None;
         };
+        debug_assert_ne!(session.state, SessionState::Verifying, "its input is held");
         let remainder = std::mem::take(&mut session.remainder);
         self.counters.receives += 1;
         self.counters.bytes_in += piece.len().saturating_sub(remainder.len()) as u64;
@@ -82,7 +83,7 @@ impl<H: SessionHandler> Shard<H> {
             }
             Next::Go => self.keep_remainder(now, key, rest, begun && parsed == 0),
             Next::Hold => self.hold(key, rest),
-            Next::Stop => self.frame_deadlines.disarm(key.slot()),
+            Next::Stop => self.deadlines.frame.disarm(key.slot()),
         }
         let rest_len = rest.len();
         arena.give_back(piece, rest_len);
@@ -115,7 +116,7 @@ impl<H: SessionHandler> Shard<H> {
             match step {
                 Step::Publish { topic, data, same } => {
                     if !same {
-                        self.end_run(key, piece, &mut run);
+                        self.end_run(key, piece, run.take());
                     }
                     let mut verdict = self.on_publish(view, topic, data);
                     if verdict == Verdict::Allow {
@@ -124,14 +125,14 @@ impl<H: SessionHandler> Shard<H> {
                         at = run.end;
                     }
                     if verdict == Verdict::Discard {
-                        self.end_run(key, piece, &mut run);
+                        self.end_run(key, piece, run.take());
                         self.counters.frames_read += 1;
                         self.counters.count_discarded(DiscardCause::Denied, 1);
                         at += len;
                     }
                 }
                 Step::Other(frame) => {
-                    self.end_run(key, piece, &mut run);
+                    self.end_run(key, piece, run.take());
                     self.counters.frames_read += 1;
                     next = self.on_frame(now, key, view, frame);
                     connected = self.is_connected(key);
@@ -142,7 +143,7 @@ impl<H: SessionHandler> Shard<H> {
                 break;
             }
         }
-        self.end_run(key, piece, &mut run);
+        self.end_run(key, piece, run.take());
         if let Some(session) = self.sessions.get_mut(key) {
             session.frames_in += self.counters.frames_read - frames_before;
         }
@@ -183,8 +184,7 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Gives a run to everyone who wants it.
     #[inline]
-    fn end_run(&mut self, publisher: SessionKey, piece: Piece, run: &mut Run<'_>) {
-        let run = std::mem::replace(run, Run::NONE);
+    fn end_run(&mut self, publisher: SessionKey, piece: Piece, run: Run<'_>) {
         if run.frames == 0 {
             return;
         }
@@ -198,6 +198,7 @@ impl<H: SessionHandler> Shard<H> {
         let piece = piece.part(run.start, run.end);
         let frames = u64::from(run.frames);
         let mut matched = 0;
+        let mut starved = Vec::new();
         for &subscriber in route.subscribers() {
             if subscriber == publisher {
                 continue;
@@ -205,7 +206,7 @@ impl<H: SessionHandler> Shard<H> {
             let Some(session) = self.sessions.get_mut(subscriber) else {
                 continue;
             };
-            if session.closing.is_some() {
+            if session.closing.is_some() || session.outbound.broken {
                 continue;
             }
             matched += frames;
@@ -215,15 +216,17 @@ impl<H: SessionHandler> Shard<H> {
                 .push(&mut self.pieces, piece, run.frames)
                 .is_err()
             {
-                self.counters.count_dropped(DropReason::NoMemory, frames);
-                session.closing = Some(CloseReason::NoMemory);
-                self.closing.push(subscriber);
+                starved.push((subscriber, frames));
                 continue;
             }
             if !session.outbound.dirty {
                 session.outbound.dirty = true;
                 self.dirty.push(subscriber);
             }
+        }
+        for (subscriber, frames) in starved {
+            self.count_dropped(subscriber, DropReason::NoMemory, frames);
+            self.close(subscriber, CloseReason::NoMemory);
         }
         self.counters.deliveries_matched += matched;
         if matched == 0 {
@@ -241,28 +244,14 @@ impl<H: SessionHandler> Shard<H> {
     ) -> Next {
         let connected = self.is_connected(key);
         let packet = match frame.packet() {
-            Ok(packet) if connected => packet,
             Ok(packet @ (Packet::Connect { .. } | Packet::Disconnect { .. })) => packet,
-            Ok(_) => return self.discard(now, key, DiscardCause::BeforeConnect),
-            Err(_) if !connected => return self.discard(now, key, DiscardCause::BeforeConnect),
-            Err(error) => return self.discard(now, key, DiscardCause::Malformed(error)),
+            _ if !connected => return self.discard(now, key, DiscardCause::BeforeConnect),
+            Ok(packet) => packet,
+            Err(error) => return self.discard(now, key, error.into()),
         };
-        if let Packet::Unknown { .. } = packet {
-            return self.discard(now, key, DiscardCause::UnknownId);
-        }
         if connected && self.handler.on_packet(view, &packet) == Verdict::Discard {
             return self.discard(now, key, DiscardCause::Denied);
         }
-        self.execute(now, key, view, packet)
-    }
-
-    fn execute(
-        &mut self,
-        now: Timestamp,
-        key: SessionKey,
-        view: SessionView,
-        packet: Packet<'_>,
-    ) -> Next {
         match packet {
             Packet::Connect { payload } => {
                 self.counters.count_accepted(id::CONNECT, 1);
@@ -282,9 +271,9 @@ impl<H: SessionHandler> Shard<H> {
                 }
                 Next::Go
             }
-            // `parse` has taken every PUBLISH with a meaning and `on_frame` every unknown id.
-            Packet::Publish { .. } | Packet::Unknown { .. } => {
-                self.discard(now, key, DiscardCause::Malformed(PacketError::TopicNotUtf8))
+            // Of PUBLISH packets none comes here: `Step` takes all that have a meaning.
+            Packet::Unknown { .. } | Packet::Publish { .. } => {
+                self.discard(now, key, DiscardCause::UnknownId)
             }
         }
     }
@@ -301,7 +290,7 @@ impl<H: SessionHandler> Shard<H> {
         match answer {
             ConnectAnswer::Accept => {
                 session.state = SessionState::Connected;
-                self.connect_deadlines.disarm(key.slot());
+                self.deadlines.connect.disarm(key.slot());
                 Next::Go
             }
             ConnectAnswer::Refuse(refusal) => {
@@ -394,11 +383,11 @@ impl<H: SessionHandler> Shard<H> {
     /// if this is still the `same` frame as before.
     fn keep_remainder(&mut self, now: Timestamp, key: SessionKey, rest: &[u8], same: bool) {
         if rest.is_empty() {
-            self.frame_deadlines.disarm(key.slot());
+            self.deadlines.frame.disarm(key.slot());
             return;
         }
         if !same {
-            self.frame_deadlines.rearm(key.slot(), now);
+            self.deadlines.frame.rearm(key.slot(), now);
         }
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.extend_from_slice(rest);
@@ -409,7 +398,7 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Keeps the rest of a receive until the handler has answered; the session is not read further.
     fn hold(&mut self, key: SessionKey, rest: &[u8]) {
-        self.frame_deadlines.disarm(key.slot());
+        self.deadlines.frame.disarm(key.slot());
         if self.held_total + rest.len() > self.limits.held_total_max {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.state = SessionState::WaitConnect;

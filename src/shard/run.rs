@@ -6,7 +6,6 @@ use crate::packet::{Frame, id};
 ///
 /// Invariant: with `frames` > 0, the bytes `start..end` of the receive are exactly these frames,
 /// and `last` is the last of them.
-#[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) topic: &'a str,
     pub(super) last: &'a [u8],
@@ -23,6 +22,10 @@ impl<'a> Run<'a> {
         end: 0,
         frames: 0,
     };
+
+    pub(super) const fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::NONE)
+    }
 
     pub(super) fn extend(&mut self, topic: &'a str, frame: &'a [u8], start: usize) {
         if self.frames == 0 {

@@ -10,6 +10,7 @@
 )]
 
 mod delivery;
+mod endings;
 mod handler;
 mod kernel;
 mod limits;

@@ -155,7 +155,7 @@ fn a3_every_payload_and_topic_length_is_forwarded_byte_for_byte_or_discarded() {
         counters.frames_discarded.total() == discarded
     });
     let counters = broker.counters();
-    let cause = |error| counters.discarded(DiscardCause::Malformed(error));
+    let cause = |error: PacketError| counters.discarded(error.into());
     assert_eq!(cause(PacketError::EmptyPublish), 256);
     assert_eq!(cause(PacketError::TopicOverrun), discarded - 256);
     drop((subscriber, publisher));
@@ -239,7 +239,7 @@ fn a7_topics_that_are_not_utf8_are_discarded_and_never_forwarded() {
     broker.await_counters("ASCII is accepted", |counters| {
         counters.topics == 3 - 1 + valid.len() as u64
     });
-    let cause = DiscardCause::Malformed(PacketError::TopicNotUtf8);
+    let cause = DiscardCause::TopicNotUtf8;
     assert_eq!(broker.counters().discarded(cause), bad);
     drop((subscriber, publisher));
     broker.finish();

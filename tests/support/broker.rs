@@ -127,6 +127,13 @@ impl TestBroker {
         counters
     }
 
+    /// Stops the broker and drops its handle, as a program does that does not look back.
+    pub(crate) fn let_go(mut self) {
+        self.canaries.drain(..).for_each(Canary::finish);
+        let handle = self.handle.take().expect("it is taken once");
+        handle.stop();
+    }
+
     fn end(&mut self) -> Counters {
         let handle = self.handle.take().expect("it is taken once");
         handle.stop();

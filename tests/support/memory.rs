@@ -23,6 +23,8 @@ pub(crate) struct World<H> {
     pub(crate) taken: BTreeMap<SessionKey, Vec<u8>>,
     /// Why each session ended that has.
     pub(crate) ended: BTreeMap<SessionKey, CloseReason>,
+    /// How many deliveries each of them did not get.
+    pub(crate) lost: BTreeMap<SessionKey, u64>,
     resolutions: mpsc::Receiver<Resolution>,
 }
 
@@ -49,6 +51,7 @@ impl<H: SessionHandler> World<H> {
             now: Timestamp::default(),
             taken: BTreeMap::new(),
             ended: BTreeMap::new(),
+            lost: BTreeMap::new(),
             resolutions,
         }
     }
@@ -111,11 +114,12 @@ impl<H: SessionHandler> World<H> {
     pub(crate) fn turn_with(&mut self, socket: Socket<'_>) {
         self.shard.begin_turn();
         self.resolve();
-        self.shard.expire(self.now);
         self.flush(socket);
+        self.shard.expire(self.now);
         while let Some(closed) = self.shard.next_closed() {
             let before = self.ended.insert(closed.key, closed.reason);
             assert_eq!(before, None, "a session ends once");
+            self.lost.insert(closed.key, closed.dropped);
             self.shard.reaped(closed.key);
         }
         self.shard.end_turn(&mut self.arena);

@@ -1,0 +1,84 @@
+//! The end of connections: what was sent still arrives, and nobody waits for a peer for long.
+
+use std::cmp::Reverse;
+use std::io;
+use std::time::Duration;
+
+use crate::handler::SessionHandler;
+use crate::reactor::mio::{Reactor, is_empty};
+use crate::session::{CloseReason, SessionKey};
+use crate::shard::Closed;
+
+/// How long input of a closed session that keeps coming is thrown away.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a stop waits for input under way from peers that were silent.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+impl<H: SessionHandler> Reactor<H> {
+    pub(super) fn reap(&mut self) {
+        while let Some(closed) = self.shard.next_closed() {
+            self.journal.closed(self.now, &closed);
+            self.end_connection(&closed);
+        }
+        while let Some(&Reverse((due, key))) = self.lingering.peek() {
+            if due > self.now && self.connections.get(key).is_some() {
+                break;
+            }
+            self.lingering.pop();
+            self.close_connection(key);
+        }
+        self.shard.end_turn(&mut self.arena);
+    }
+
+    fn end_connection(&mut self, closed: &Closed) {
+        let key = closed.key;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.shard.reaped(key);
+        };
+        if closed.reason.is_slow() {
+            connection.transport.reset_on_close();
+        }
+        if !matches!(
+            closed.reason,
+            CloseReason::ClientDisconnect | CloseReason::Shutdown
+        ) {
+            return self.close_connection(key);
+        }
+        connection.transport.shut_down_writing();
+        connection.is_lingering = true;
+        // Unread input would turn the close into a reset, which destroys what was just sent.
+        let wait = match self.discard_input(key) {
+            Ok(1..) => LINGER,
+            // Who sent DISCONNECT sends no more; whom we leave may be about to.
+            Err(error) if is_empty(&error) && closed.reason == CloseReason::Shutdown => FAREWELL,
+            _ => return self.close_connection(key),
+        };
+        let due = self.now + wait;
+        let due = self.stopping.map_or(due, |deadline| due.min(deadline));
+        self.lingering.push(Reverse((due, key)));
+        self.make_ready(key);
+    }
+
+    /// Throws input away until its end has come, or nothing is there for now.
+    pub(super) fn linger(&mut self, key: SessionKey) {
+        match self.discard_input(key) {
+            Ok(1..) => self.make_ready(key),
+            Err(error) if is_empty(&error) => {}
+            Ok(0) | Err(_) => self.close_connection(key),
+        }
+    }
+
+    fn discard_input(&mut self, key: SessionKey) -> io::Result<usize> {
+        let connection = self.connections.get(key);
+        let room = self.arena.reserve(&[]);
+        connection.map_or(Ok(0), |connection| connection.transport.receive(room))
+    }
+
+    fn close_connection(&mut self, key: SessionKey) {
+        if let Some(mut connection) = self.connections.remove(key) {
+            // Closing the descriptor would do; saying it keeps no event for a closed one.
+            let _ = connection.transport.deregister(self.poll.registry());
+            self.shard.reaped(key);
+        }
+    }
+}
