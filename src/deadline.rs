@@ -7,8 +7,6 @@
 use std::ops::Add;
 use std::time::Duration;
 
-use crate::session::CloseReason;
-
 /// A point in time: microseconds since the broker started, never going back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -138,46 +136,6 @@ impl DeadlineQueue {
             self.disarm(slot);
             slot
         })
-    }
-}
-
-/// Everything that a shard waits for, with the reason that ends a session when it has not come.
-#[derive(Debug)]
-pub(crate) struct Deadlines {
-    /// From accept to CONNECT.
-    pub(crate) connect: DeadlineQueue,
-    /// From the first byte of a frame to its last.
-    pub(crate) frame: DeadlineQueue,
-    /// From one byte of a backlog that the kernel takes to the next.
-    pub(crate) progress: DeadlineQueue,
-}
-
-impl Deadlines {
-    /// Ends every wait of `slot`.
-    pub(crate) fn disarm(&mut self, slot: u32) {
-        for (queue, _) in self.queues() {
-            queue.disarm(slot);
-        }
-    }
-
-    /// When the first of all waits ends.
-    pub(crate) fn first(&self) -> Option<Timestamp> {
-        let queues = [&self.connect, &self.frame, &self.progress];
-        queues.iter().filter_map(|queue| queue.first()).min()
-    }
-
-    /// Takes a slot whose wait is over.
-    pub(crate) fn pop_expired(&mut self, now: Timestamp) -> Option<(u32, CloseReason)> {
-        let mut queues = self.queues().into_iter();
-        queues.find_map(|(queue, reason)| Some((queue.pop_expired(now)?, reason)))
-    }
-
-    const fn queues(&mut self) -> [(&mut DeadlineQueue, CloseReason); 3] {
-        [
-            (&mut self.connect, CloseReason::ConnectTimeout),
-            (&mut self.frame, CloseReason::FrameTimeout),
-            (&mut self.progress, CloseReason::SlowConsumerStalled),
-        ]
     }
 }
 

@@ -20,7 +20,7 @@ use std::io;
 
 use crate::arena::Arena;
 use crate::config::{Config, Limits, ListenerConfig};
-use crate::deadline::{DeadlineQueue, Deadlines, Timestamp};
+use crate::deadline::{DeadlineQueue, Timestamp};
 use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
 use crate::metrics::{Counters, DropReason, RefuseReason};
 use crate::outbound::Pieces;
@@ -30,10 +30,12 @@ use crate::session::{
     CloseReason, Foreign, Peer, Session, SessionInfo, SessionKey, SessionState, Sessions,
 };
 
+mod deadlines;
 mod flush;
 mod receive;
 mod run;
 
+use deadlines::Deadlines;
 pub use flush::{Outgoing, SendOutcome};
 
 /// How a connection ended.
