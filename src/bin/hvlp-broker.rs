@@ -31,6 +31,15 @@ struct Args {
           value_parser = BoolishValueParser::new())]
     insecure_anonymous: bool,
 
+    /// Threads that serve, 1 to 63 [default: the CPUs that this process may use]
+    #[arg(short, long, value_name = "N", env = "HVLP_REACTORS")]
+    reactors: Option<String>,
+
+    /// Keep each reactor on a CPU of its own
+    #[arg(long, env = "HVLP_PIN", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    pin: bool,
+
     /// What one session may be owed before it is closed as too slow [default: 8MiB]
     #[arg(long, value_name = "SIZE", env = "HVLP_OUTBOUND_MAX")]
     outbound_max: Option<String>,
@@ -93,9 +102,10 @@ fn main() -> ExitCode {
     let ended = broker.and_then(|config| {
         let outbound_max = config.show("listener.outbound_max").unwrap_or_default();
         let open = config.insecure_anonymous;
+        let reactors = config.reactors;
         Broker::builder()
             .config(config)
-            .run(|addresses| greet(addresses, open, &outbound_max))
+            .run(|addresses| greet(addresses, reactors, open, &outbound_max))
     });
     match ended {
         Ok(counters) => {
@@ -131,6 +141,10 @@ fn config(args: Args) -> Result<Config, ConfigError> {
     for assignment in &args.set {
         config.set(assignment)?;
     }
+    if let Some(count) = args.reactors {
+        config.set(&format!("reactors={count}"))?;
+    }
+    config.pin |= args.pin;
     if let Some(size) = args.outbound_max {
         config.set(&format!("listener.outbound_max={size}"))?;
     }
@@ -156,19 +170,24 @@ fn start_logging(form: LogForm, level: LevelFilter) -> WorkerGuard {
 }
 
 /// One screen: what listens, who may connect, what happens to the slow, what to type next.
-fn greet(addresses: &[Address], insecure: bool, outbound_max: &str) {
+fn greet(addresses: &[Address], reactors: usize, insecure: bool, outbound_max: &str) {
     let listening: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let who = if insecure {
         "everyone who can reach it, without login"
     } else {
         "this host alone"
     };
+    let threads = if reactors == 1 {
+        "1 reactor".into()
+    } else {
+        format!("{reactors} reactors")
+    };
     let server = &listening[0];
     // Talk, which nobody need be there to read.
     let _ = writeln!(
         io::stderr(),
-        "hvlp-broker {} listening on {}\n  serves {who}; a subscriber that is owed {outbound_max} \
-         is closed\n  try: hvlp -s {server} sub hello\n       hvlp -s {server} pub hello world",
+        "hvlp-broker {} listening on {}\n  {threads}; serves {who}; a subscriber that is owed \
+         {outbound_max} is closed\n  try: hvlp -s {server} sub hello\n       hvlp -s {server} pub hello world",
         env!("CARGO_PKG_VERSION"),
         listening.join(", "),
     );

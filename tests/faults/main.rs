@@ -18,6 +18,7 @@ mod malformed;
 mod pace;
 #[cfg(feature = "cli")]
 mod process;
+mod reactors;
 mod shapes;
 mod state;
 #[path = "../support/mod.rs"]
