@@ -230,9 +230,7 @@ impl<H: SessionHandler> Reactor<H> {
     fn read(&mut self) {
         self.shard.begin_turn();
         self.take_events();
-        while let Some(key) = self.shard.next_resumed() {
-            self.make_ready(key);
-        }
+        self.resume();
         self.accept();
         if !self.shard.is_spilling() {
             self.read_ready();
@@ -315,6 +313,13 @@ impl<H: SessionHandler> Reactor<H> {
         self.lingering = lingering
             .map(|Reverse((due, key))| Reverse((due.min(deadline), key)))
             .collect();
+    }
+
+    /// Puts those back on the ready list that are read again.
+    fn resume(&mut self) {
+        while let Some(key) = self.shard.next_resumed() {
+            self.make_ready(key);
+        }
     }
 
     fn make_ready(&mut self, key: SessionKey) {
@@ -461,6 +466,8 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn hand_over(&mut self) {
         self.shard.hand_over(self.now);
+        // Before the loop asks whether it may sleep: nothing else will say that they can be read.
+        self.resume();
         if self.stopping.is_none() {
             return;
         }
