@@ -113,6 +113,10 @@ fn wrong_usage_is_exit_2_and_says_what_would_be_right() {
             vec!["sub", "a", "-v", "--json"],
             "-v and -N are for text and hex",
         ),
+        (
+            vec!["sub", "a", "--rate", "-o", "hex"],
+            "--rate prints no data",
+        ),
         (vec!["sub", "a", "-F", "%z"], "has no meaning"),
         (vec!["sub", "a", "-W", "0s"], "0 is no time"),
         (vec!["-s", "a/b:1", "sub", "a"], "write host:port"),
@@ -153,7 +157,7 @@ fn each_option_has_its_variable() {
     command
         .env("HVLP_COUNT", "1")
         .env("HVLP_OUTPUT", "hex")
-        .env("HVLP_QUIET", "true");
+        .env("HVLP_QUIET", "1");
     command.assert().code(0).stdout("31\n").stderr("");
     peer.join();
 }
