@@ -283,6 +283,8 @@ impl Shared {
         state.connecting = false;
         self.changed.notify_all();
         match opened.and_then(|connection| state.restore(connection)) {
+            // Disconnected meanwhile: the new connection closes as this drops it.
+            Ok(_) if state.disconnected => Err(ClientError::Disconnected),
             Ok(connection) => {
                 state.connection = Some(Arc::new(connection));
                 state.failures = 0;
