@@ -80,6 +80,14 @@ fn nothing_listens_is_exit_3_and_tells_what_to_start() {
 }
 
 #[test]
+fn the_exit_code_stands_when_nobody_can_read_why() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut command = std_hvlp(&["-s", "unix:/nonexistent/hvlp.sock", "sub", "a"]);
+    let status = command.stderr(full.unwrap()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
 fn a_server_that_is_no_broker_is_exit_3() {
     let peer = Peer::once(|mut connection| {
         connection.expect(CONNECT);

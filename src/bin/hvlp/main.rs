@@ -18,6 +18,7 @@ mod shell;
 mod subscribe;
 
 use self::exit::{Exit, Failure};
+use self::output::talk;
 use self::server::Server;
 
 /// Publish and subscribe with an HVLP broker.
@@ -60,9 +61,9 @@ fn main() -> ExitCode {
         Err(failure) => {
             let exit = failure.exit();
             if exit != Exit::Done {
-                eprintln!("hvlp: {failure}");
+                talk(format_args!("hvlp: {failure}"));
                 if arguments.server.debug {
-                    eprintln!("hvlp: {failure:?}");
+                    talk(format_args!("hvlp: {failure:?}"));
                 }
             }
             exit.into()
@@ -102,7 +103,7 @@ fn with_variables(command: Command) -> Command {
 fn explain(error: &clap::Error) -> ExitCode {
     let mut arguments = std::env::args().skip_while(|argument| argument != "-h");
     if arguments.next().is_some() && arguments.next().is_some_and(|next| !next.starts_with('-')) {
-        eprintln!("-h is this help; the host is -H or -s");
+        talk("-h is this help; the host is -H or -s");
     }
     // Nobody is left to tell if this cannot be printed.
     let _ = error.print();

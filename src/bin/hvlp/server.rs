@@ -6,6 +6,7 @@ use hvlp::address::Address;
 use hvlp::client::{Client, ClientBuilder};
 
 use super::exit::Failure;
+use super::output::talk;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
@@ -65,7 +66,8 @@ impl Server {
         if self.debug {
             let local = client.local_address();
             let local = local.map_or_else(|| "a unix socket".into(), |local| local.to_string());
-            eprintln!("hvlp: connected to {} from {local}", client.broker());
+            let broker = client.broker();
+            talk(format_args!("hvlp: connected to {broker} from {local}"));
         }
     }
 }

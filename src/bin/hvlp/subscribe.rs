@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::exit::{Exit, Failure};
 use super::interruption::Interruption;
-use super::output::{Layout, Output, Piece, parse_format};
+use super::output::{Layout, Output, Piece, parse_format, talk};
 use super::server::{Server, duration};
 
 /// Print the messages of one or more topics
@@ -82,7 +82,7 @@ impl Subscribe {
         server.announce(&client);
         client.subscribe(&self.topics)?;
         if !server.quiet {
-            eprintln!("subscribed, waiting");
+            talk("subscribed, waiting");
         }
         let interruption = Interruption::closing(client.sender())?;
         let exit = match self.print(&mut client, server.quiet, &interruption) {
@@ -152,7 +152,7 @@ impl Subscribe {
             if client.reconnects() > reconnects {
                 reconnects = client.reconnects();
                 if !quiet {
-                    eprintln!("connected again");
+                    talk("connected again");
                 }
             }
             printer.print(out, &message)?;
