@@ -1,4 +1,4 @@
-//! Rows L of the fault catalogue: each kind of bad end has its own error.
+//! Rows L of `tests/FAULTS-COVERAGE.md`: each kind of bad end has its own error.
 
 use std::io::Read;
 use std::net::TcpListener;

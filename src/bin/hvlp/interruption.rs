@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first one lets the program print what it has, the second ends it at once.
+//! Ctrl-C and SIGTERM: the first lets the program print what it has, the second ends it at once.
 
 use std::io;
 use std::sync::Arc;
