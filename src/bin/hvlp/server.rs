@@ -72,10 +72,14 @@ impl Server {
     }
 }
 
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// A time with its unit; 0 is no time.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("0 is no time; leave the option out".into()),
+        // Beyond it the clock's arithmetic ends.
+        Ok(duration) if duration > DURATION_MAX => Err("a century is the most".into()),
         Ok(duration) => Ok(duration),
         Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => Err(format!(
             "{text} has no unit; write \"{text}s\" or \"{text}ms\""
