@@ -70,6 +70,25 @@ fn every_command_line_of_the_client_is_understood() {
     }
 }
 
+/// Frames stand between back quotes, as bytes in hexadecimal.
+#[test]
+fn every_frame_that_is_shown_is_a_conformance_vector() {
+    let vectors = fs::read_to_string(root().join("tests/vectors/protocol.json")).unwrap();
+    let page = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
+    let text = readme() + &page;
+    let is_byte = |word: &str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
+    let frames = text.split('`').filter(|quoted| quoted.contains(' '));
+    let frames = frames.filter(|quoted| quoted.split(' ').all(is_byte));
+    let frames: Vec<&str> = frames.collect();
+    assert!(frames.len() >= 10, "{frames:?}");
+    for frame in frames {
+        assert!(
+            vectors.contains(&format!("\"bytes\": \"{}\"", frame.to_lowercase())),
+            "tests/vectors/protocol.json: add a case for {frame}"
+        );
+    }
+}
+
 /// What begins with `hvlp ` between back quotes or in a block, without redirection and comment.
 fn command_lines() -> Vec<String> {
     let readme = readme();
