@@ -81,8 +81,7 @@ fn ping_sums_up_what_it_has_when_the_broker_goes() {
     let server = broker.local_addr().to_string();
     let mut ping = spawn(&server, &["ping", "-i", "10ms"]);
     let lines = lines_of(ping.stdout.take().unwrap());
-    let trips = (0..3).map(|_| lines.recv_timeout(crate::LONG).unwrap());
-    assert!(trips.last().unwrap().starts_with("2: "));
+    while !lines.recv_timeout(crate::LONG).unwrap().starts_with("2: ") {}
     broker.stop();
     broker.join().unwrap();
     let summary = lines.iter().last().unwrap();
