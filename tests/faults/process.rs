@@ -277,6 +277,7 @@ fn wrong_usage_is_one_line_with_what_to_do() {
         (&["positional"], 2, "positional"),
         (&["--log", "xml"], 2, "json"),
         (&["--set", "limits.sesions_max=5"], 3, "limits.sessions_max"),
+        (&["--set", "nonsense=5"], 3, "--set help"),
         (&["--set", "limits.sessions_max=0"], 3, "from 1"),
         (&["--outbound-max", "8"], 3, "8MiB"),
         (&["--busy-poll", "0s"], 3, "busy_poll"),
