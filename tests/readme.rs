@@ -61,6 +61,10 @@ fn every_command_line_of_the_client_is_understood() {
     assert!(lines.len() > 4, "{lines:?}");
     for line in lines {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hvlp"));
+        let variables = std::env::vars_os().map(|(name, _)| name);
+        for name in variables.filter(|name| name.to_string_lossy().starts_with("HVLP_")) {
+            command.env_remove(name);
+        }
         command.args(line.split_whitespace().skip(1));
         command.env("HVLP_SERVER", &nobody).stdin(Stdio::null());
         let output = command.output().unwrap();
