@@ -126,6 +126,7 @@ fn wrong_usage_is_exit_2_and_says_what_would_be_right() {
             "--rate prints no data",
         ),
         (vec!["sub", "a", "-F", "%z"], "has no meaning"),
+        (vec!["sub", "a", "-F", "%p", "-v"], "cannot be used with"),
         (vec!["sub", "a", "-W", "0s"], "0 is no time"),
         (vec!["ping", "-i", "200000000000y"], "a century is the most"),
         (vec!["-s", "a/b:1", "sub", "a"], "write host:port"),

@@ -23,7 +23,7 @@ pub(crate) struct Subscribe {
     verbose: bool,
     /// Print each message like this (see below)
     #[arg(short = 'F', long, value_parser = format_argument)]
-    #[arg(conflicts_with_all = ["output", "json"])]
+    #[arg(conflicts_with_all = ["output", "json", "verbose"])]
     format: Option<Format>,
     /// What a line looks like
     #[arg(short, long, value_enum, default_value = "text")]
