@@ -80,11 +80,11 @@ impl Subscribe {
         }
         let mut client = builder.connect()?;
         server.announce(&client);
+        let interruption = Interruption::closing(client.sender())?;
         client.subscribe(&self.topics)?;
         if !server.quiet {
             talk("subscribed, waiting");
         }
-        let interruption = Interruption::closing(client.sender())?;
         let exit = match self.print(&mut client, server.quiet, &interruption) {
             // Nobody reads any more, which is an end of its own.
             Err(failure @ Failure::Output(_)) => return Err(failure),
