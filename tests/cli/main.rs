@@ -80,6 +80,7 @@ fn nothing_listens_is_exit_3_and_tells_what_to_start() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn the_exit_code_stands_when_nobody_can_read_why() {
     let full = std::fs::File::options().write(true).open("/dev/full");
     let mut command = std_hvlp(&["-s", "unix:/nonexistent/hvlp.sock", "sub", "a"]);
