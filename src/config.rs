@@ -401,7 +401,7 @@ fn find_key(name: &str) -> Result<&'static Key, ConfigError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// There is no such key.
-    #[error("unknown key {key:?}; did you mean {nearest:?}?")]
+    #[error("unknown key {key:?}; did you mean {nearest:?}? hvlp-broker --set help lists all")]
     UnknownKey {
         /// As it was written.
         key: String,

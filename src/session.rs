@@ -239,7 +239,7 @@ pub(crate) struct Session {
 
 const _: () = assert!(
     size_of::<Slot>() <= 160,
-    "FAULTS E8: a slot of at most 160 bytes"
+    "a slot of at most 160 bytes, so that idle sessions cost little"
 );
 
 impl Session {
