@@ -6,7 +6,7 @@ use crate::arena::Arena;
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::mesh::{Mesh, records};
-use crate::packet::{Frame, TOPIC_LEN_MAX};
+use crate::packet::Frame;
 use crate::register::directory::{Directory, Interest, Wanted};
 use crate::session::SessionKey;
 use crate::shard::Shard;
@@ -25,12 +25,14 @@ pub(super) struct Remote {
 #[derive(Clone, Debug)]
 struct Known {
     len: u8,
-    topic: [u8; TOPIC_LEN_MAX],
+    topic: [u8; KNOWN_LEN_MAX],
     wanted: Wanted,
 }
 
-/// Topics that are remembered: some 1.1 MiB, filled as they come, overwritten, never grown.
+/// Topics that are remembered: 320 KiB, filled as they come, overwritten, never grown.
 const KNOWN_COUNT: usize = 4096;
+/// Longer topics are rare, and looked up each time: remembering them too would take 1.1 MiB.
+const KNOWN_LEN_MAX: usize = 63;
 
 impl Remote {
     pub(super) fn new(id: u8, directory: Arc<Directory>, mesh: Mesh) -> Self {
@@ -52,11 +54,14 @@ impl Remote {
     }
 
     fn recall(&mut self, topic: &[u8]) -> u64 {
+        if topic.len() > KNOWN_LEN_MAX {
+            return self.look_up(topic).1;
+        }
         if self.known.is_empty() {
             let nothing = Wanted::Nobody { births: u64::MAX };
             let empty = Known {
                 len: 0,
-                topic: [0; TOPIC_LEN_MAX],
+                topic: [0; KNOWN_LEN_MAX],
                 wanted: nothing,
             };
             self.known = vec![empty; KNOWN_COUNT];
@@ -64,19 +69,28 @@ impl Remote {
         let hash = self.directory.hash(topic);
         let [.., high, higher] = hash.to_le_bytes();
         let slot = usize::from(u16::from_le_bytes([high, higher])) % KNOWN_COUNT;
-        let known = &mut self.known[slot];
+        let known = &self.known[slot];
         let remembered = &known.topic[..usize::from(known.len)];
         if remembered == topic
             && let Some(shards) = self.directory.recall(hash, &known.wanted)
         {
             return shards;
         }
+        let (wanted, shards) = self.look_up(topic);
+        let known = &mut self.known[slot];
+        known.wanted = wanted;
+        known.len = u8::try_from(topic.len()).expect("at most 63");
+        known.topic[..topic.len()].copy_from_slice(topic);
+        shards
+    }
+
+    /// Asks the directory until what it says is still true.
+    fn look_up(&self, topic: &[u8]) -> (Wanted, u64) {
+        let hash = self.directory.hash(topic);
         loop {
-            known.wanted = self.directory.look_up(topic);
-            if let Some(shards) = self.directory.recall(hash, &known.wanted) {
-                known.len = u8::try_from(topic.len()).expect("a topic has at most 254 bytes");
-                known.topic[..topic.len()].copy_from_slice(topic);
-                return shards;
+            let wanted = self.directory.look_up(topic);
+            if let Some(shards) = self.directory.recall(hash, &wanted) {
+                return (wanted, shards);
             }
         }
     }
