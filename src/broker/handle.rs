@@ -48,11 +48,15 @@ impl BrokerHandle {
         for (id, reactor) in reactors.into_iter().enumerate() {
             let peers = Arc::clone(&handle.peers);
             let run = move || {
-                let _guard = EndTogether(peers);
+                let others = EndTogether(peers);
                 if pin {
                     cpus::pin(id);
                 }
-                reactor.run()
+                let ended = reactor.run();
+                if ended.is_err() {
+                    others.0.end();
+                }
+                ended
             };
             let thread = thread::Builder::new().name(format!("hvlp-reactor-{id}"));
             // Should one not start, dropping the handle ends those that have.
