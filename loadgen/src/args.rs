@@ -50,7 +50,8 @@ pub enum Command {
 /// Options of every workload with load.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
-    /// hvlp://host:port, unix:/path, or relay (the physical limit, started for the run)
+    /// hvlp://host:port, unix:/path, nats://, redis:// or mqtt://host:port, or relay (the physical
+    /// limit, started for the run)
     #[arg(default_value_t)]
     pub target: Target,
 
@@ -152,7 +153,7 @@ pub enum Format {
 /// Options of `idle`.
 #[derive(Args, Clone, Debug)]
 pub struct IdleArgs {
-    /// hvlp://host:port or unix:/path
+    /// hvlp://host:port, unix:/path, nats://, redis:// or mqtt://host:port
     #[arg(default_value_t)]
     pub target: Target,
     /// How many

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hvlp::address::Address;
 
 use crate::args::{LoadArgs, Settings};
 use crate::machine::{self, Environment, Watched};
@@ -11,8 +10,8 @@ use crate::pins::{self, Pins};
 use crate::progress::Progress;
 use crate::report::{self, Ratios, Report};
 use crate::run::{Outcome, run};
-use crate::target::Target;
 use crate::target::relay::RelayThread;
+use crate::target::{Endpoint, Target};
 
 /// Runs the workload as often as asked, alternating with the relay if asked, and prints the report.
 /// Says whether all of it was valid.
@@ -40,10 +39,10 @@ pub fn bench(args: &LoadArgs, settings: &Settings) -> Result<bool> {
     for number in 1..=args.runs {
         let title = format!("run {number} of {}, {}", args.runs, args.target);
         match &args.target {
-            Target::Hvlp(address) => {
+            Target::Broker(endpoint) => {
                 runs.push(once(
                     settings,
-                    address,
+                    endpoint,
                     broker,
                     &pins,
                     &Progress::new(title),
@@ -96,7 +95,7 @@ fn relay_once(
     let watched = Some(Watched::Thread(relay.thread));
     once(
         settings,
-        &relay.address,
+        &relay.endpoint(),
         watched,
         pins,
         &Progress::new(title),
@@ -105,12 +104,12 @@ fn relay_once(
 
 fn once(
     settings: &Settings,
-    address: &Address,
+    endpoint: &Endpoint,
     watched: Option<Watched>,
     pins: &Pins,
     progress: &Progress,
 ) -> Result<Outcome> {
-    let mut outcome = run(settings, address, watched, progress)?;
+    let mut outcome = run(settings, endpoint, watched, progress)?;
     if pins.collide() {
         outcome.invalid.push(format!(
             "broker and generator are pinned to the same CPU, {}: give each its own",

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use hvlp::address::Address;
 
 use crate::args::Settings;
 use crate::drive::{Driver, Load, Totals};
@@ -13,6 +12,7 @@ use crate::pace::Pacer;
 use crate::progress::Progress;
 use crate::sequence::Faults;
 use crate::stamp::StampKind;
+use crate::target::Endpoint;
 use crate::workload::Plan;
 
 /// How long subscribers may take to appear.
@@ -95,19 +95,19 @@ impl Outcome {
     }
 }
 
-/// Runs `settings` once against `address`.
+/// Runs `settings` once against `endpoint`.
 ///
 /// # Errors
 /// Nobody listens, or the kernel refuses something. What a target does wrong is no error but an
 /// invalid [`Outcome`].
 pub fn run(
     settings: &Settings,
-    address: &Address,
+    endpoint: &Endpoint,
     watched: Option<Watched>,
     progress: &Progress,
 ) -> Result<Outcome> {
     progress.phase("connecting");
-    let mut driver = Driver::connect(&settings.plan, address, Instant::now())?;
+    let mut driver = Driver::connect(&settings.plan, endpoint, Instant::now())?;
     progress.phase("waiting until every subscriber is reached");
     if let Some(missing) = pass_barrier(&mut driver, &settings.plan)? {
         return Ok(Outcome {
@@ -129,15 +129,15 @@ pub fn run(
 pub fn pass_barrier(driver: &mut Driver, plan: &Plan) -> Result<Option<String>> {
     let deadline_ns = driver.now_ns() + nanoseconds(BARRIER_MAX);
     while !driver.is_reached() {
-        if driver.now_ns() > deadline_ns || !driver.hang_ups().is_empty() {
+        if driver.now_ns() > deadline_ns || !driver.breaches().is_empty() {
             let subscriber = driver.first_unreached().unwrap_or(0);
-            let hang_up = driver
-                .hang_ups()
+            let breach = driver
+                .breaches()
                 .first()
-                .map(|who| format!("; the target hung up on {who}"));
+                .map(|breach| format!("; {breach}"));
             return Ok(Some(format!(
                 "subscriber {subscriber} was never seen to receive anything{}",
-                hang_up.unwrap_or_default()
+                breach.unwrap_or_default()
             )));
         }
         driver.probe();
@@ -241,7 +241,7 @@ impl<'a> Measurement<'a> {
             None => self.began.at_ns + nanoseconds(self.settings.duration),
         };
         let done = |driver: &Driver| {
-            !driver.hang_ups().is_empty() || counted && driver.is_exhausted() && driver.is_drained()
+            !driver.breaches().is_empty() || counted && driver.is_exhausted() && driver.is_drained()
         };
         let mut last = self.began;
         let mut stalled = false;
@@ -317,7 +317,7 @@ impl<'a> Measurement<'a> {
             invalid: Vec::new(),
         };
         outcome.generator_share = outcome.share(busy);
-        outcome.invalid = reasons(&outcome, driver.hang_ups());
+        outcome.invalid = reasons(&outcome, driver.breaches());
         outcome
     }
 }
@@ -341,12 +341,8 @@ impl Outcome {
 }
 
 /// Why a run has no result.
-fn reasons(outcome: &Outcome, hang_ups: &[String]) -> Vec<String> {
-    let mut reasons: Vec<_> = hang_ups
-        .iter()
-        .take(3)
-        .map(|who| format!("the target hung up on {who}"))
-        .collect();
+fn reasons(outcome: &Outcome, breaches: &[String]) -> Vec<String> {
+    let mut reasons: Vec<_> = breaches.iter().take(3).cloned().collect();
     let Faults {
         lost,
         duplicate,
