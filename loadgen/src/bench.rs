@@ -78,14 +78,18 @@ pub fn bench(args: &LoadArgs, settings: &Settings) -> Result<bool> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     report::print(
-        args.output.format(),
+        args.output.format.format(),
         &own,
         relay.as_ref().zip(ratios.as_ref()),
     )?;
     Ok(own.is_valid() && relay.is_none_or(|relay| relay.is_valid()))
 }
 
-fn relay_once(
+/// One run of a relay that is started for it.
+///
+/// # Errors
+/// The relay or the run cannot be started.
+pub fn relay_once(
     settings: &Settings,
     cpu: Option<usize>,
     pins: &Pins,
@@ -102,7 +106,11 @@ fn relay_once(
     )
 }
 
-fn once(
+/// One run, and whether its pins made sense.
+///
+/// # Errors
+/// Nobody listens, or the kernel refuses something.
+pub fn once(
     settings: &Settings,
     endpoint: &Endpoint,
     watched: Option<Watched>,

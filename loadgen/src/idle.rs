@@ -77,7 +77,7 @@ pub fn idle(args: &IdleArgs) -> Result<bool> {
     drop(progress);
 
     let report = IdleReport::new(args, before, after, missing);
-    report.print(if args.json { Format::Json } else { args.output })?;
+    report.print(args.output.format())?;
     Ok(report.valid)
 }
 

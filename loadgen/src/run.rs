@@ -50,6 +50,8 @@ pub struct Outcome {
     pub series: Vec<Second>,
     /// Why the run has no result.
     pub invalid: Vec<String>,
+    /// The generator alone is to blame for that.
+    pub is_own_fault: bool,
 }
 
 /// What the target used.
@@ -110,10 +112,7 @@ pub fn run(
     let mut driver = Driver::connect(&settings.plan, endpoint, Instant::now())?;
     progress.phase("waiting until every subscriber is reached");
     if let Some(missing) = pass_barrier(&mut driver, &settings.plan)? {
-        return Ok(Outcome {
-            invalid: vec![missing],
-            ..Outcome::empty()
-        });
+        return Ok(Outcome::failed(missing));
     }
     let mut measurement = Measurement::warm_up(&mut driver, settings, watched, progress)?;
     measurement.run(&mut driver, progress)?;
@@ -315,9 +314,13 @@ impl<'a> Measurement<'a> {
             }),
             series: self.series,
             invalid: Vec::new(),
+            is_own_fault: false,
         };
         outcome.generator_share = outcome.share(busy);
         outcome.invalid = reasons(&outcome, driver.breaches());
+        let own = generator_faults(&outcome);
+        outcome.is_own_fault = outcome.invalid.is_empty() && !own.is_empty();
+        outcome.invalid.extend(own);
         outcome
     }
 }
@@ -336,11 +339,20 @@ impl Outcome {
             usage: None,
             series: Vec::new(),
             invalid: Vec::new(),
+            is_own_fault: false,
+        }
+    }
+
+    /// A run that came to nothing.
+    pub fn failed(reason: String) -> Self {
+        Self {
+            invalid: vec![reason],
+            ..Self::empty()
         }
     }
 }
 
-/// Why a run has no result.
+/// What the target did wrong.
 fn reasons(outcome: &Outcome, breaches: &[String]) -> Vec<String> {
     let mut reasons: Vec<_> = breaches.iter().take(3).cloned().collect();
     let Faults {
@@ -363,15 +375,15 @@ fn reasons(outcome: &Outcome, breaches: &[String]) -> Vec<String> {
     if outcome.delivered == 0 {
         reasons.push("nothing was delivered in the measured time".into());
     }
-    if let Some(latency) = &outcome.latency {
-        reasons.extend(generator_faults(outcome, latency));
-    }
     reasons
 }
 
 /// What the generator itself did wrong in an open loop.
-fn generator_faults(outcome: &Outcome, latency: &Latency) -> Vec<String> {
+fn generator_faults(outcome: &Outcome) -> Vec<String> {
     let mut reasons = Vec::new();
+    let Some(latency) = &outcome.latency else {
+        return reasons;
+    };
     let lag_ns = latency.attempt_lag.value_at_quantile(0.99);
     let p50_ns = latency.corrected.value_at_quantile(0.5);
     if lag_ns > p50_ns / 10 {

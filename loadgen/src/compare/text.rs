@@ -1,0 +1,137 @@
+//! The comparison for people: a table per workload, its goals below it.
+
+use std::io::{self, Write};
+
+use super::goals::{Against, Figure, Goal, Verdict};
+use super::{Comparison, Entry};
+use crate::bench::typed;
+use crate::report::rate;
+
+/// Everything.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn write(out: &mut impl Write, comparison: &Comparison<'_>) -> io::Result<()> {
+    let args = comparison.args;
+    let names = comparison
+        .sections
+        .iter()
+        .flat_map(|section| &section.entries);
+    let width = names
+        .map(|entry| entry.contestant.to_string().len())
+        .max()
+        .unwrap_or(0);
+    let verdicts = comparison.verdicts();
+    for section in &comparison.sections {
+        let plan = section.scenario.workload().plan();
+        let pace = match section.scenario.rate() {
+            Some(rate) => format!("open loop, {rate} messages/s"),
+            None => "closed loop".into(),
+        };
+        writeln!(
+            out,
+            "{}: {plan}; {pace}; {} rounds of {} after {}",
+            section.scenario,
+            args.runs,
+            typed(args.duration),
+            typed(args.warmup),
+        )?;
+        section
+            .entries
+            .iter()
+            .try_for_each(|entry| write_entry(out, entry, width))?;
+        let own = verdicts
+            .iter()
+            .filter(|(goal, _)| goal.scenario == section.scenario);
+        for (goal, verdict) in own {
+            writeln!(out, "  {}", sentence(goal, verdict.as_ref()))?;
+        }
+        writeln!(out)?;
+    }
+    let judged = verdicts.iter().filter_map(|(_, verdict)| verdict.as_ref());
+    let met = judged.clone().filter(|verdict| verdict.met).count();
+    let count = judged.count();
+    writeln!(
+        out,
+        "{met} of {count} goals met, {} without a result",
+        verdicts.len() - count
+    )
+}
+
+fn write_entry(out: &mut impl Write, entry: &Entry<'_>, width: usize) -> io::Result<()> {
+    write!(out, "  {:<width$}", entry.contestant.to_string())?;
+    if !entry.report.is_valid() {
+        writeln!(
+            out,
+            "  INVALID: {}",
+            entry.report.invalid_reasons().join("; ")
+        )?;
+        return Ok(());
+    }
+    let figures = [Figure::DeliveriesPerS, Figure::CpuPerDelivery];
+    let latencies = [Figure::P50, Figure::P99, Figure::P999];
+    for figure in figures.into_iter().chain(latencies) {
+        if let Some(value) = entry.median(figure) {
+            write!(out, "  {:>12}", amount(figure, value))?;
+            write!(out, " {}", unit(figure))?;
+        }
+    }
+    if entry.repeats > 0 {
+        write!(
+            out,
+            "  (the generator was late in {} runs, repeated)",
+            entry.repeats
+        )?;
+    }
+    writeln!(out)
+}
+
+/// A figure's value with the digits that mean something.
+pub fn amount(figure: Figure, value: f64) -> String {
+    match figure {
+        Figure::DeliveriesPerS => rate(value),
+        Figure::CpuPerDelivery => format!("{value:.4}"),
+        Figure::P50 | Figure::P99 | Figure::P999 => format!("{value:.1}"),
+    }
+}
+
+const fn unit(figure: Figure) -> &'static str {
+    match figure {
+        Figure::DeliveriesPerS => "/s",
+        Figure::CpuPerDelivery => "µs CPU",
+        Figure::P50 => "µs p50",
+        Figure::P99 => "µs p99",
+        Figure::P999 => "µs p99.9",
+    }
+}
+
+/// `deliveries/s 10.20x nats://..., the best rival; wanted >= 10: met`.
+fn sentence(goal: &Goal, verdict: Option<&Verdict>) -> String {
+    let figure = goal.figure.name();
+    let wanted = goal.bound.text();
+    let against = against(goal);
+    match verdict {
+        Some(Verdict {
+            opponent,
+            ratio,
+            met,
+        }) => {
+            let standing = if *met { "met" } else { "MISSED" };
+            let whom = match goal.against {
+                Against::BestRival => format!("{opponent}, {against}"),
+                Against::Rival(_) | Against::Relay => opponent.clone(),
+            };
+            format!("-> {figure} {ratio:.2}x {whom}; wanted {wanted}: {standing}")
+        }
+        None => format!("-> {figure} against {against}; wanted {wanted}: no result"),
+    }
+}
+
+/// Whom a goal is about.
+pub const fn against(goal: &Goal) -> &'static str {
+    match goal.against {
+        Against::BestRival => "the best rival",
+        Against::Rival(dialect) => dialect.name(),
+        Against::Relay => "the relay",
+    }
+}
