@@ -196,14 +196,16 @@ fn percentile(distance: f64) -> String {
     format!("{percent:.*} %", usize::try_from(digits).unwrap_or(0))
 }
 
-/// `100 M`, `20`, `0.01`.
-fn short(value: f64) -> String {
-    match value {
-        value if value >= 1e6 => format!("{} M", value / 1e6),
-        value if value >= 1e3 => format!("{} k", value / 1e3),
-        // Powers of ten come with rounding errors.
-        value => format!("{}", (value * 1e6).round() / 1e6),
-    }
+/// Three digits: `100M`, `67.6M`, `0.0103`.
+pub fn short(value: f64) -> String {
+    let (value, unit) = match value {
+        value if value >= 1e6 => (value / 1e6, "M"),
+        value if value >= 1e3 => (value / 1e3, "k"),
+        value => (value, ""),
+    };
+    let step = 10_f64.powf(2.0 - value.abs().log10().floor());
+    // Over the inverse: what is written is the nearest number to so many digits.
+    format!("{}{unit}", (value * step).round() / step)
 }
 
 fn canvas(svg: &mut String) -> Result<DrawingArea<SVGBackend<'_>, Shift>> {
@@ -226,6 +228,14 @@ mod tests {
         assert_eq!(
             [1.0, 10.0, 100.0, 1000.0, 10_000.0].map(percentile),
             ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"]
+        );
+    }
+
+    #[test]
+    fn three_digits_are_enough_for_a_label() {
+        assert_eq!(
+            [1e8, 67_634_000.0, 185_140.0, 20.0, 0.010_349, 1e-3].map(short),
+            ["100M", "67.6M", "185k", "20", "0.0103", "0.001"]
         );
     }
 

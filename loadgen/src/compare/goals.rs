@@ -31,6 +31,17 @@ impl Figure {
         }
     }
 
+    /// With its unit, for the head of a column.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::DeliveriesPerS => "deliveries/s",
+            Self::CpuPerDelivery => "µs CPU per delivery",
+            Self::P50 => "p50 µs",
+            Self::P99 => "p99 µs",
+            Self::P999 => "p99.9 µs",
+        }
+    }
+
     /// Of one run, if it was measured: deliveries per second, microseconds.
     pub fn of(self, run: &Outcome) -> Option<f64> {
         let quantile = |quantile| {

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::chart::{self, Curve, Group};
 use super::goals::{Figure, Goal, Verdict};
-use super::text::{against, amount};
+use super::text::{against, amount, rounds};
 use super::{Comparison, Section};
 use crate::bench::typed;
 
@@ -14,7 +14,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;max-w
     margin:2em auto;padding:0 1em}h1{margin-bottom:0}h2{margin-top:2em}svg{width:100%;height:auto}\
     table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
     th,td{padding:.3em .7em;border-bottom:1px solid #dfe3e8;text-align:right}\
-    th:first-child,td:first-child,td.text{text-align:left}th{background:#f4f6f8}\
+    th:first-child,td:first-child,.text{text-align:left}th{background:#f4f6f8}\
     td.bad,.missed{color:#b3261e}.met{color:#1e7a46}.legend span{margin-right:1.4em}\
     i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;border-radius:2px;\
     vertical-align:-1px}pre{background:#f4f6f8;padding:1em;overflow-x:auto;font-size:13px;\
@@ -30,10 +30,10 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>HVLP beside its rivals</title>\
          <style>{STYLE}</style><h1>HVLP beside its rivals</h1>\
-         <p>Every target in turn, {} rounds of {} after a warm-up of {}; medians. Every delivery \
+         <p>Every target in turn, {} of {} after a warm-up of {}; medians. Every delivery \
          is checked: a run that lost, repeated or reordered one has no figures. The relay copies \
          bytes and parses nothing: it is the limit of the kernel.</p>",
-        args.runs,
+        rounds(args.runs),
         typed(args.duration),
         typed(args.warmup),
     );
@@ -76,7 +76,7 @@ fn swatch(target: usize) -> String {
 
 fn goals(page: &mut String, verdicts: &[(&Goal, Option<Verdict>)]) -> Result<()> {
     page.push_str(
-        "<h2>Goals</h2><table><tr><th>workload<th>figure<th>against<th>ratio<th>wanted<th></tr>",
+        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">figure<th class=\"text\">against<th>ratio<th>wanted<th></tr>",
     );
     for (goal, verdict) in verdicts {
         let (whom, ratio, standing) = match verdict {
@@ -132,11 +132,7 @@ fn groups(
     let group = |section: &Section<'_>| {
         let bars = section.entries.iter().filter_map(|entry| {
             let value = entry.median(figure).filter(|&value| value > 0.0)?;
-            let label = match figure {
-                Figure::CpuPerDelivery => format!("{value:.2e}").parse::<f64>().ok()?.to_string(),
-                _ => amount(figure, value).replace(' ', ""),
-            };
-            Some((comparison.number(entry), value, label))
+            Some((comparison.number(entry), value, chart::short(value)))
         });
         Group {
             name: section.scenario.to_string(),
@@ -185,24 +181,21 @@ fn table(page: &mut String, comparison: &Comparison<'_>, section: &Section<'_>) 
     };
     write!(
         page,
-        "<h2>{}</h2><p>{plan}; {pace}</p><table><tr><th>target<th>window<th>deliveries/s\
-         <th>CPU µs per delivery<th>p50 µs<th>p99 µs<th>p99.9 µs<th>repeated runs</tr>",
+        "<h2>{}</h2><p>{plan}; {pace}</p><table><tr><th>target<th>window",
         section.scenario
     )?;
-    let figures = [
-        Figure::DeliveriesPerS,
-        Figure::CpuPerDelivery,
-        Figure::P50,
-        Figure::P99,
-        Figure::P999,
-    ];
+    let figures = section.figures();
+    for figure in figures {
+        write!(page, "<th>{}", figure.title())?;
+    }
+    page.push_str("<th>repeated runs</tr>");
     for entry in &section.entries {
         let number = comparison.number(entry);
         let name = escaped(&entry.contestant.to_string());
         write!(page, "<tr><td>{}{name}", swatch(number))?;
         if entry.report.is_valid() {
             write!(page, "<td>{}", entry.report.window())?;
-            for figure in figures {
+            for &figure in figures {
                 let value = entry.median(figure);
                 let text = value.map_or_else(|| "-".into(), |value| amount(figure, value));
                 write!(page, "<td>{text}")?;
@@ -212,7 +205,8 @@ fn table(page: &mut String, comparison: &Comparison<'_>, section: &Section<'_>) 
             let reasons = escaped(&entry.report.invalid_reasons().join("; "));
             write!(
                 page,
-                "<td class=\"text bad\" colspan=\"7\">INVALID: {reasons}</tr>"
+                "<td class=\"text bad\" colspan=\"{}\">INVALID: {reasons}</tr>",
+                figures.len() + 2
             )?;
         }
     }

@@ -186,6 +186,18 @@ impl Place<'_> {
     }
 }
 
+impl Section<'_> {
+    /// What there is to say of it: a schedule decides how much is delivered, a closed loop how
+    /// long it waits.
+    const fn figures(&self) -> &'static [Figure] {
+        use Figure::{CpuPerDelivery, DeliveriesPerS, P50, P99, P999};
+        match self.scenario.rate() {
+            Some(_) => &[P50, P99, P999, CpuPerDelivery],
+            None => &[DeliveriesPerS, CpuPerDelivery],
+        }
+    }
+}
+
 impl Entry<'_> {
     /// The median of a figure over all runs; `None` without a result.
     fn median(&self, figure: Figure) -> Option<f64> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::goals::{Against, Figure, Goal, Verdict};
-use super::{Comparison, Entry};
+use super::{Comparison, Entry, Section};
 use crate::bench::typed;
 use crate::report::rate;
 
@@ -30,16 +30,16 @@ pub fn write(out: &mut impl Write, comparison: &Comparison<'_>) -> io::Result<()
         };
         writeln!(
             out,
-            "{}: {plan}; {pace}; {} rounds of {} after {}",
+            "{}: {plan}; {pace}; {} of {} after {}",
             section.scenario,
-            args.runs,
+            rounds(args.runs),
             typed(args.duration),
             typed(args.warmup),
         )?;
         section
             .entries
             .iter()
-            .try_for_each(|entry| write_entry(out, entry, width))?;
+            .try_for_each(|entry| write_entry(out, section, entry, width))?;
         let own = verdicts
             .iter()
             .filter(|(goal, _)| goal.scenario == section.scenario);
@@ -58,7 +58,12 @@ pub fn write(out: &mut impl Write, comparison: &Comparison<'_>) -> io::Result<()
     )
 }
 
-fn write_entry(out: &mut impl Write, entry: &Entry<'_>, width: usize) -> io::Result<()> {
+fn write_entry(
+    out: &mut impl Write,
+    section: &Section<'_>,
+    entry: &Entry<'_>,
+    width: usize,
+) -> io::Result<()> {
     write!(out, "  {:<width$}", entry.contestant.to_string())?;
     if !entry.report.is_valid() {
         writeln!(
@@ -68,12 +73,9 @@ fn write_entry(out: &mut impl Write, entry: &Entry<'_>, width: usize) -> io::Res
         )?;
         return Ok(());
     }
-    let figures = [Figure::DeliveriesPerS, Figure::CpuPerDelivery];
-    let latencies = [Figure::P50, Figure::P99, Figure::P999];
-    for figure in figures.into_iter().chain(latencies) {
+    for &figure in section.figures() {
         if let Some(value) = entry.median(figure) {
-            write!(out, "  {:>12}", amount(figure, value))?;
-            write!(out, " {}", unit(figure))?;
+            write!(out, "  {:>9} {}", amount(figure, value), unit(figure))?;
         }
     }
     if entry.repeats > 0 {
@@ -84,6 +86,11 @@ fn write_entry(out: &mut impl Write, entry: &Entry<'_>, width: usize) -> io::Res
         )?;
     }
     writeln!(out)
+}
+
+/// `1 round`, `3 rounds`.
+pub fn rounds(runs: u32) -> String {
+    format!("{runs} round{}", if runs == 1 { "" } else { "s" })
 }
 
 /// A figure's value with the digits that mean something.
@@ -98,7 +105,7 @@ pub fn amount(figure: Figure, value: f64) -> String {
 const fn unit(figure: Figure) -> &'static str {
     match figure {
         Figure::DeliveriesPerS => "/s",
-        Figure::CpuPerDelivery => "µs CPU",
+        Figure::CpuPerDelivery => "µs CPU per delivery",
         Figure::P50 => "µs p50",
         Figure::P99 => "µs p99",
         Figure::P999 => "µs p99.9",
