@@ -32,7 +32,10 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
          <style>{STYLE}</style><h1>HVLP beside its rivals</h1>\
          <p>Every target in turn, {} of {} after a warm-up of {}; medians. Every delivery \
          is checked: a run that lost, repeated or reordered one has no figures. The relay copies \
-         bytes and parses nothing: it is the limit of the kernel.</p>",
+         bytes and parses nothing: it is the limit of the kernel. \
+         Disturbed: how much of a run other work held the target's CPU or the generator's, at \
+         worst; with more than a few per cent the absolute figures mean little, CPU per delivery \
+         still does.</p>",
         rounds(args.runs),
         typed(args.duration),
         typed(args.warmup),
@@ -188,7 +191,7 @@ fn table(page: &mut String, comparison: &Comparison<'_>, section: &Section<'_>) 
     for figure in figures {
         write!(page, "<th>{}", figure.title())?;
     }
-    page.push_str("<th>repeated runs</tr>");
+    page.push_str("<th>disturbed<th>repeated runs</tr>");
     for entry in &section.entries {
         let number = comparison.number(entry);
         let name = escaped(&entry.contestant.to_string());
@@ -200,13 +203,14 @@ fn table(page: &mut String, comparison: &Comparison<'_>, section: &Section<'_>) 
                 let text = value.map_or_else(|| "-".into(), |value| amount(figure, value));
                 write!(page, "<td>{text}")?;
             }
-            write!(page, "<td>{}</tr>", entry.repeats)?;
+            let disturbed = entry.disturbance() * 100.0;
+            write!(page, "<td>{disturbed:.0} %<td>{}</tr>", entry.repeats)?;
         } else {
             let reasons = escaped(&entry.report.invalid_reasons().join("; "));
             write!(
                 page,
                 "<td class=\"text bad\" colspan=\"{}\">INVALID: {reasons}</tr>",
-                figures.len() + 2
+                figures.len() + 3
             )?;
         }
     }

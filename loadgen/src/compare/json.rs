@@ -36,6 +36,7 @@ pub fn object(comparison: &Comparison<'_>) -> Result<Value> {
 fn entry(entry: &Entry<'_>) -> Result<Value> {
     let mut object = report(&entry.report)?;
     object["pid"] = json!(entry.contestant.pid);
+    object["disturbed_share_max"] = json!(entry.disturbance());
     object["repeated_runs"] = json!(entry.repeats);
     Ok(object)
 }

@@ -199,6 +199,17 @@ impl Section<'_> {
 }
 
 impl Entry<'_> {
+    /// Share of the time in which something else held the target's CPU or the generator's, in the
+    /// worst of the runs.
+    fn disturbance(&self) -> f64 {
+        let waits = self.report.runs().iter().flat_map(|run| {
+            let target = run.usage.map(|usage| usage.cpu.waited);
+            let waits = [target.unwrap_or_default(), run.generator_waited];
+            waits.map(|waited| run.share(waited))
+        });
+        waits.fold(0.0, f64::max)
+    }
+
     /// The median of a figure over all runs; `None` without a result.
     fn median(&self, figure: Figure) -> Option<f64> {
         goals::median(self.values(figure))

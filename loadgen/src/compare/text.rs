@@ -53,6 +53,10 @@ pub fn write(out: &mut impl Write, comparison: &Comparison<'_>) -> io::Result<()
     let count = judged.count();
     writeln!(
         out,
+        "disturbed: how much of a run other work held the target's CPU or the generator's, at worst"
+    )?;
+    writeln!(
+        out,
         "{met} of {count} goals met, {} without a result",
         verdicts.len() - count
     )
@@ -78,12 +82,9 @@ fn write_entry(
             write!(out, "  {:>9} {}", amount(figure, value), unit(figure))?;
         }
     }
+    write!(out, "  disturbed {:.0} %", entry.disturbance() * 100.0)?;
     if entry.repeats > 0 {
-        write!(
-            out,
-            "  (the generator was late in {} runs, repeated)",
-            entry.repeats
-        )?;
+        write!(out, ", generator late and run repeated: {}", entry.repeats)?;
     }
     writeln!(out)
 }
