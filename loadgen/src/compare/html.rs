@@ -79,7 +79,8 @@ fn swatch(target: usize) -> String {
 
 fn goals(page: &mut String, verdicts: &[(&Goal, Option<Verdict>)]) -> Result<()> {
     page.push_str(
-        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">figure<th class=\"text\">against<th>ratio<th>wanted<th></tr>",
+        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">figure<th class=\"text\">against\
+         <th>ratio<th>wanted<th></tr>",
     );
     for (goal, verdict) in verdicts {
         let (whom, ratio, standing) = match verdict {

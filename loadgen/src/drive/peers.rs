@@ -105,8 +105,9 @@ impl Peers {
         }
     }
 
-    /// Reads what the target has to say to one publisher, and keeps nothing of it.
+    /// Reads and drops what the target has to say to one publisher.
     fn read_answers(&mut self, publisher: usize) {
+        let who = || format!("publisher {publisher}");
         let sender = &mut self.publishers[publisher];
         while let Some(socket) = &sender.socket {
             let kept = sender.remainder.len();
@@ -116,19 +117,19 @@ impl Peers {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Ok(0) | Err(_) => {
                     sender.socket = None;
-                    return self.hung_up(&format!("publisher {publisher}"));
+                    return self.hung_up(&who());
                 }
             };
             let mut rest = &self.buffer[..len];
             while let Some((answer, len)) = self.dialect.split(rest) {
                 match answer {
+                    Delivery::Answer => {}
                     // Between two frames: what the socket refused stays in front.
                     Delivery::Ping => sender.outgoing.push_control(self.dialect.pong()),
-                    Delivery::Complaint(text) => {
-                        let breach = complaint(&format!("publisher {publisher}"), text);
-                        self.breaches.push(breach);
-                    }
-                    Delivery::Answer | Delivery::Message { .. } | Delivery::Other => {}
+                    Delivery::Complaint(text) => self.breaches.push(complaint(&who(), text)),
+                    Delivery::Message { .. } | Delivery::Other => self
+                        .breaches
+                        .push(format!("the target sent {} what it did not ask for", who())),
                 }
                 rest = &rest[len..];
             }
@@ -202,13 +203,11 @@ impl Peers {
     #[cold]
     fn answer(&mut self, index: usize, aside: Aside) {
         let pong = self.dialect.pong().repeat(aside.pings);
-        let written = self.subscribers[index]
-            .socket
-            .as_ref()
-            .map(|mut socket| socket.write(&pong));
         // A subscriber sends nothing else, so that its socket always has room.
-        if let Some(Ok(written)) = written
-            && written < pong.len()
+        if let Some(mut socket) = self.subscribers[index].socket.as_ref()
+            && !socket
+                .write(&pong)
+                .is_ok_and(|written| written == pong.len())
         {
             self.breaches
                 .push(format!("the target does not read from subscriber {index}"));

@@ -27,34 +27,12 @@ pub fn split(input: &[u8]) -> Option<(Delivery<'_>, usize)> {
     let (line, rest) = split_line(input)?;
     let line_len = input.len() - rest.len();
     match line {
-        // A publisher's reply says how many subscribers there were; a subscriber has no lines.
         [b':' | b'+', ..] => Some((Delivery::Answer, line_len)),
         [b'-', ..] => Some((Delivery::Complaint(line), line_len)),
-        b"*3" => {
-            let (kind, rest) = match split_bulk(rest) {
-                Bulk::Whole(kind, rest) => (kind, rest),
-                Bulk::Cut => return None,
-                Bulk::Wrong => return Some((Delivery::Other, line_len)),
-            };
-            let (topic, rest) = match split_bulk(rest) {
-                Bulk::Whole(topic, rest) => (topic, rest),
-                Bulk::Cut => return None,
-                Bulk::Wrong => return Some((Delivery::Other, line_len)),
-            };
-            let (delivery, rest) = if kind == b"subscribe" {
-                (Delivery::Answer, split_line(rest)?.1)
-            } else {
-                match split_bulk(rest) {
-                    Bulk::Whole(payload, rest) if kind == b"message" => {
-                        (Delivery::Message { topic, payload }, rest)
-                    }
-                    Bulk::Whole(_, rest) => (Delivery::Other, rest),
-                    Bulk::Cut => return None,
-                    Bulk::Wrong => return Some((Delivery::Other, line_len)),
-                }
-            };
-            Some((delivery, input.len() - rest.len()))
-        }
+        b"*3" => match split_push(rest) {
+            Ok(push) => push.map(|(delivery, rest)| (delivery, input.len() - rest.len())),
+            Err(Nonsense) => Some((Delivery::Other, line_len)),
+        },
         _ => Some((Delivery::Other, line_len)),
     }
 }
@@ -68,27 +46,45 @@ fn array(verb: &str, topic: usize, payload_len: usize) -> Template {
     Template::new(head.as_bytes(), payload_len, b"\r\n")
 }
 
-/// A string with its length before it, and what follows.
-enum Bulk<'a> {
-    Whole(&'a [u8], &'a [u8]),
-    Cut,
-    Wrong,
+/// What no server sends.
+struct Nonsense;
+
+/// What was wanted and what follows; `Ok(None)` until it is whole.
+type Split<'a, T> = Result<Option<(T, &'a [u8])>, Nonsense>;
+
+/// What a subscriber is sent, behind its `*3`.
+fn split_push(input: &[u8]) -> Split<'_, Delivery<'_>> {
+    let Some((kind, rest)) = split_bulk(input)? else {
+        return Ok(None);
+    };
+    let Some((topic, rest)) = split_bulk(rest)? else {
+        return Ok(None);
+    };
+    if kind == b"subscribe" {
+        return Ok(split_line(rest).map(|(_count, rest)| (Delivery::Answer, rest)));
+    }
+    let Some((payload, rest)) = split_bulk(rest)? else {
+        return Ok(None);
+    };
+    let delivery = match kind {
+        b"message" => Delivery::Message { topic, payload },
+        _ => Delivery::Other,
+    };
+    Ok(Some((delivery, rest)))
 }
 
-fn split_bulk(input: &[u8]) -> Bulk<'_> {
+/// A string with its length before it.
+fn split_bulk(input: &[u8]) -> Split<'_, &[u8]> {
     let Some((line, rest)) = split_line(input) else {
-        return Bulk::Cut;
+        return Ok(None);
     };
-    let digits = line
-        .strip_prefix(b"$")
-        .and_then(|digits| str::from_utf8(digits).ok());
-    let Some(len) = digits.and_then(|digits| digits.parse::<u16>().ok()) else {
-        return Bulk::Wrong;
-    };
+    let digits = line.strip_prefix(b"$").ok_or(Nonsense)?;
+    let digits = str::from_utf8(digits).map_err(|_| Nonsense)?;
+    let len: u16 = digits.parse().map_err(|_| Nonsense)?;
     match rest.split_at_checked(usize::from(len)) {
-        Some((bulk, [b'\r', b'\n', rest @ ..])) => Bulk::Whole(bulk, rest),
-        Some((_, [] | [b'\r'])) | None => Bulk::Cut,
-        Some(_) => Bulk::Wrong,
+        Some((bulk, [b'\r', b'\n', rest @ ..])) => Ok(Some((bulk, rest))),
+        Some((_, [] | [b'\r'])) | None => Ok(None),
+        Some(_) => Err(Nonsense),
     }
 }
 
@@ -147,7 +143,6 @@ mod tests {
         ] {
             assert_eq!(split(reply), Some((delivery, reply.len())));
         }
-        // Nonsense behind the first line is skipped line by line.
         assert_eq!(split(b"*3\r\n:1\r\n"), Some((Delivery::Other, 4)));
         assert_eq!(split(b"*3\r\n$1\r\nabc"), Some((Delivery::Other, 4)));
     }
