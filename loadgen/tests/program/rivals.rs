@@ -160,7 +160,7 @@ fn mosquitto_delivers_every_message() {
 
 #[test]
 fn nats_server_has_its_pings_answered() {
-    // Two unanswered ones and the server hangs up, long before the run is over.
+    // Between two messages there is time for more pings than may go unanswered.
     let Some(server) = nats("ping_interval: \"50ms\"\nping_max: 2") else {
         return;
     };
@@ -168,11 +168,11 @@ fn nats_server_has_its_pings_answered() {
         "one",
         &server.target,
         "--rate",
-        "100",
+        "5",
         "--warmup",
         "0s",
         "--count",
-        "150",
+        "15",
         "--json",
     ]);
     // Whether the generator kept its schedule depends on what else runs here.
@@ -180,7 +180,7 @@ fn nats_server_has_its_pings_answered() {
     let reasons = report["invalid_reasons"].to_string();
     assert!(!reasons.contains("target"), "{reasons}");
     let run = &report["runs"][0];
-    assert_eq!((&run["delivered"], &run["lost"]), (&150.into(), &0.into()));
+    assert_eq!((&run["delivered"], &run["lost"]), (&15.into(), &0.into()));
 }
 
 #[test]
