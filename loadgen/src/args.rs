@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use hvlp::address::Address;
 
+use crate::compare::CompareArgs;
 use crate::target::Target;
 use crate::workload::{Plan, Workload};
 
@@ -43,6 +44,8 @@ pub enum Command {
     Pairs(LoadArgs),
     /// Memory per connection, each subscribed to a topic of its own, of a freshly started broker
     Idle(IdleArgs),
+    /// Several targets in turn under the same conditions, and their ratios
+    Compare(CompareArgs),
     /// Run the relay, the physical limit, as a process of its own
     Relay(RelayArgs),
 }
@@ -50,7 +53,8 @@ pub enum Command {
 /// Options of every workload with load.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
-    /// hvlp://host:port, unix:/path, or relay (the physical limit, started for the run)
+    /// hvlp://host:port, unix:/path, nats://, redis:// or mqtt://host:port, or relay (the physical
+    /// limit, started for the run)
     #[arg(default_value_t)]
     pub target: Target,
 
@@ -122,18 +126,25 @@ pub struct PinArgs {
 /// Where the figures go.
 #[derive(Args, Clone, Debug)]
 pub struct OutputArgs {
+    #[command(flatten)]
+    pub format: OutputFormat,
+    /// Write the corrected latency of the median run as HdrHistogram text (open loop)
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+}
+
+/// How figures are printed, in either way of saying so.
+#[derive(Args, Clone, Debug)]
+pub struct OutputFormat {
     /// How they are printed
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
     /// The same as -o json
     #[arg(long)]
     pub json: bool,
-    /// Write the corrected latency of the median run as HdrHistogram text (open loop)
-    #[arg(long, value_name = "FILE")]
-    pub hgrm: Option<PathBuf>,
 }
 
-impl OutputArgs {
+impl OutputFormat {
     /// The format that was asked for in either way.
     pub const fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }
@@ -152,7 +163,7 @@ pub enum Format {
 /// Options of `idle`.
 #[derive(Args, Clone, Debug)]
 pub struct IdleArgs {
-    /// hvlp://host:port or unix:/path
+    /// hvlp://host:port, unix:/path, nats://, redis:// or mqtt://host:port
     #[arg(default_value_t)]
     pub target: Target,
     /// How many
@@ -161,12 +172,8 @@ pub struct IdleArgs {
     /// The broker's process, whose memory is read
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: i32,
-    /// How figures are printed
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
-    /// The same as -o json
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputFormat,
 }
 
 /// Options of `relay`.

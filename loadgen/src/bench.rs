@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hvlp::address::Address;
 
 use crate::args::{LoadArgs, Settings};
 use crate::machine::{self, Environment, Watched};
@@ -11,8 +10,8 @@ use crate::pins::{self, Pins};
 use crate::progress::Progress;
 use crate::report::{self, Ratios, Report};
 use crate::run::{Outcome, run};
-use crate::target::Target;
 use crate::target::relay::RelayThread;
+use crate::target::{Endpoint, Target};
 
 /// Runs the workload as often as asked, alternating with the relay if asked, and prints the report.
 /// Says whether all of it was valid.
@@ -40,10 +39,10 @@ pub fn bench(args: &LoadArgs, settings: &Settings) -> Result<bool> {
     for number in 1..=args.runs {
         let title = format!("run {number} of {}, {}", args.runs, args.target);
         match &args.target {
-            Target::Hvlp(address) => {
+            Target::Broker(endpoint) => {
                 runs.push(once(
                     settings,
-                    address,
+                    endpoint,
                     broker,
                     &pins,
                     &Progress::new(title),
@@ -79,14 +78,18 @@ pub fn bench(args: &LoadArgs, settings: &Settings) -> Result<bool> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     report::print(
-        args.output.format(),
+        args.output.format.format(),
         &own,
         relay.as_ref().zip(ratios.as_ref()),
     )?;
     Ok(own.is_valid() && relay.is_none_or(|relay| relay.is_valid()))
 }
 
-fn relay_once(
+/// One run of a relay that is started for it.
+///
+/// # Errors
+/// The relay or the run cannot be started.
+pub fn relay_once(
     settings: &Settings,
     cpu: Option<usize>,
     pins: &Pins,
@@ -96,21 +99,25 @@ fn relay_once(
     let watched = Some(Watched::Thread(relay.thread));
     once(
         settings,
-        &relay.address,
+        &relay.endpoint(),
         watched,
         pins,
         &Progress::new(title),
     )
 }
 
-fn once(
+/// One run, and whether its pins made sense.
+///
+/// # Errors
+/// Nobody listens, or the kernel refuses something.
+pub fn once(
     settings: &Settings,
-    address: &Address,
+    endpoint: &Endpoint,
     watched: Option<Watched>,
     pins: &Pins,
     progress: &Progress,
 ) -> Result<Outcome> {
-    let mut outcome = run(settings, address, watched, progress)?;
+    let mut outcome = run(settings, endpoint, watched, progress)?;
     if pins.collide() {
         outcome.invalid.push(format!(
             "broker and generator are pinned to the same CPU, {}: give each its own",

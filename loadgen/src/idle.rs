@@ -38,7 +38,7 @@ struct IdleReport {
 /// # Errors
 /// Nobody listens, there is no such process, or the kernel refuses something.
 pub fn idle(args: &IdleArgs) -> Result<bool> {
-    let Target::Hvlp(address) = &args.target else {
+    let Target::Broker(endpoint) = &args.target else {
         bail!("a relay keeps no topics: measure a broker");
     };
     // One publisher more, and the two of the rehearsal.
@@ -55,7 +55,7 @@ pub fn idle(args: &IdleArgs) -> Result<bool> {
 
     // What the broker allocates once, for whatever load, is none of the connections' memory.
     progress.phase("rehearsing");
-    let mut rehearsal = Driver::connect(&self::plan(1), address, Instant::now())?;
+    let mut rehearsal = Driver::connect(&self::plan(1), endpoint, Instant::now())?;
     let mut missing = pass_barrier(&mut rehearsal, &self::plan(1))?;
     let remaining = args.connections as u64;
     rehearsal.set_load(Load::Closed {
@@ -69,7 +69,7 @@ pub fn idle(args: &IdleArgs) -> Result<bool> {
     let before = resident()?;
 
     progress.phase("connecting");
-    let mut driver = Driver::connect(&plan, address, Instant::now())?;
+    let mut driver = Driver::connect(&plan, endpoint, Instant::now())?;
     progress.phase("waiting until every connection is reached");
     missing = missing.or(pass_barrier(&mut driver, &plan)?);
     driver.turn_until(driver.now_ns() + REST_NS, |_| false)?;
@@ -77,7 +77,7 @@ pub fn idle(args: &IdleArgs) -> Result<bool> {
     drop(progress);
 
     let report = IdleReport::new(args, before, after, missing);
-    report.print(if args.json { Format::Json } else { args.output })?;
+    report.print(args.output.format())?;
     Ok(report.valid)
 }
 

@@ -9,6 +9,7 @@
 //! | `drive` | the loop over all sockets |
 //! | `latency`, `machine`, `pins` | histograms; CPU clocks and memory; which CPU does what |
 //! | `run`, `bench`, `idle` | one run; a workload's runs in turn; memory per connection |
+//! | `compare` | several targets in turn, their ratios, the page with charts |
 //! | `report`, `progress` | figures on standard output; talk on standard error |
 #![expect(
     unreachable_pub,
@@ -28,6 +29,7 @@ use crate::workload::{TOPICS_MAX, Workload};
 
 mod args;
 mod bench;
+mod compare;
 mod drive;
 mod idle;
 mod latency;
@@ -75,6 +77,7 @@ fn execute(command: Command) -> Result<bool> {
             refuse(&format!("--connections must be 1 to {TOPICS_MAX}"))
         }
         Command::Idle(args) => idle::idle(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Relay(args) => relay(&args),
     }
 }

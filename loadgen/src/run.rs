@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use hvlp::address::Address;
 
 use crate::args::Settings;
 use crate::drive::{Driver, Load, Totals};
@@ -13,6 +12,7 @@ use crate::pace::Pacer;
 use crate::progress::Progress;
 use crate::sequence::Faults;
 use crate::stamp::StampKind;
+use crate::target::Endpoint;
 use crate::workload::Plan;
 
 /// How long subscribers may take to appear.
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub series: Vec<Second>,
     /// Why the run has no result.
     pub invalid: Vec<String>,
+    /// The generator alone is to blame for that.
+    pub is_own_fault: bool,
 }
 
 /// What the target used.
@@ -95,25 +97,22 @@ impl Outcome {
     }
 }
 
-/// Runs `settings` once against `address`.
+/// Runs `settings` once against `endpoint`.
 ///
 /// # Errors
 /// Nobody listens, or the kernel refuses something. What a target does wrong is no error but an
 /// invalid [`Outcome`].
 pub fn run(
     settings: &Settings,
-    address: &Address,
+    endpoint: &Endpoint,
     watched: Option<Watched>,
     progress: &Progress,
 ) -> Result<Outcome> {
     progress.phase("connecting");
-    let mut driver = Driver::connect(&settings.plan, address, Instant::now())?;
+    let mut driver = Driver::connect(&settings.plan, endpoint, Instant::now())?;
     progress.phase("waiting until every subscriber is reached");
     if let Some(missing) = pass_barrier(&mut driver, &settings.plan)? {
-        return Ok(Outcome {
-            invalid: vec![missing],
-            ..Outcome::empty()
-        });
+        return Ok(Outcome::failed(missing));
     }
     let mut measurement = Measurement::warm_up(&mut driver, settings, watched, progress)?;
     measurement.run(&mut driver, progress)?;
@@ -129,15 +128,15 @@ pub fn run(
 pub fn pass_barrier(driver: &mut Driver, plan: &Plan) -> Result<Option<String>> {
     let deadline_ns = driver.now_ns() + nanoseconds(BARRIER_MAX);
     while !driver.is_reached() {
-        if driver.now_ns() > deadline_ns || !driver.hang_ups().is_empty() {
+        if driver.now_ns() > deadline_ns || !driver.breaches().is_empty() {
             let subscriber = driver.first_unreached().unwrap_or(0);
-            let hang_up = driver
-                .hang_ups()
+            let breach = driver
+                .breaches()
                 .first()
-                .map(|who| format!("; the target hung up on {who}"));
+                .map(|breach| format!("; {breach}"));
             return Ok(Some(format!(
                 "subscriber {subscriber} was never seen to receive anything{}",
-                hang_up.unwrap_or_default()
+                breach.unwrap_or_default()
             )));
         }
         driver.probe();
@@ -241,7 +240,7 @@ impl<'a> Measurement<'a> {
             None => self.began.at_ns + nanoseconds(self.settings.duration),
         };
         let done = |driver: &Driver| {
-            !driver.hang_ups().is_empty() || counted && driver.is_exhausted() && driver.is_drained()
+            !driver.breaches().is_empty() || counted && driver.is_exhausted() && driver.is_drained()
         };
         let mut last = self.began;
         let mut stalled = false;
@@ -315,9 +314,13 @@ impl<'a> Measurement<'a> {
             }),
             series: self.series,
             invalid: Vec::new(),
+            is_own_fault: false,
         };
         outcome.generator_share = outcome.share(busy);
-        outcome.invalid = reasons(&outcome, driver.hang_ups());
+        outcome.invalid = reasons(&outcome, driver.breaches());
+        let own = generator_faults(&outcome);
+        outcome.is_own_fault = outcome.invalid.is_empty() && !own.is_empty();
+        outcome.invalid.extend(own);
         outcome
     }
 }
@@ -336,17 +339,22 @@ impl Outcome {
             usage: None,
             series: Vec::new(),
             invalid: Vec::new(),
+            is_own_fault: false,
+        }
+    }
+
+    /// A run that came to nothing.
+    pub fn failed(reason: String) -> Self {
+        Self {
+            invalid: vec![reason],
+            ..Self::empty()
         }
     }
 }
 
-/// Why a run has no result.
-fn reasons(outcome: &Outcome, hang_ups: &[String]) -> Vec<String> {
-    let mut reasons: Vec<_> = hang_ups
-        .iter()
-        .take(3)
-        .map(|who| format!("the target hung up on {who}"))
-        .collect();
+/// What the target did wrong.
+fn reasons(outcome: &Outcome, breaches: &[String]) -> Vec<String> {
+    let mut reasons: Vec<_> = breaches.iter().take(3).cloned().collect();
     let Faults {
         lost,
         duplicate,
@@ -367,15 +375,15 @@ fn reasons(outcome: &Outcome, hang_ups: &[String]) -> Vec<String> {
     if outcome.delivered == 0 {
         reasons.push("nothing was delivered in the measured time".into());
     }
-    if let Some(latency) = &outcome.latency {
-        reasons.extend(generator_faults(outcome, latency));
-    }
     reasons
 }
 
 /// What the generator itself did wrong in an open loop.
-fn generator_faults(outcome: &Outcome, latency: &Latency) -> Vec<String> {
+fn generator_faults(outcome: &Outcome) -> Vec<String> {
     let mut reasons = Vec::new();
+    let Some(latency) = &outcome.latency else {
+        return reasons;
+    };
     let lag_ns = latency.attempt_lag.value_at_quantile(0.99);
     let p50_ns = latency.corrected.value_at_quantile(0.5);
     if lag_ns > p50_ns / 10 {

@@ -8,7 +8,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use ::hvlp::address::Address;
 use anyhow::{Context, Result};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -18,7 +17,7 @@ use crate::latency::Latency;
 use crate::machine;
 use crate::pace::Pacer;
 use crate::sequence::Faults;
-use crate::target::{connect, hvlp};
+use crate::target::{Dialect, Endpoint, connect};
 use crate::workload::Plan;
 
 mod peers;
@@ -74,31 +73,32 @@ impl Driver {
     ///
     /// # Errors
     /// One of them was refused.
-    pub fn connect(plan: &Plan, address: &Address, epoch: Instant) -> Result<Self> {
+    pub fn connect(plan: &Plan, endpoint: &Endpoint, epoch: Instant) -> Result<Self> {
         // Not what this thread may use: it is pinned, and its target runs elsewhere.
         let alone = machine::cpu_count() == 1;
         let mut driver = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             alone,
-            peers: Peers::new(plan, epoch),
+            peers: Peers::new(plan, endpoint.dialect, epoch),
         };
         for publisher in 0..plan.publishers {
-            driver.add_publisher(plan, publisher, address)?;
+            driver.add_publisher(plan, publisher, endpoint)?;
         }
         for subscriber in 0..plan.subscribers {
-            driver.add_subscriber(plan, subscriber, address)?;
+            driver.add_subscriber(plan, subscriber, endpoint)?;
         }
         Ok(driver)
     }
 
-    fn add_publisher(&mut self, plan: &Plan, publisher: usize, address: &Address) -> Result<()> {
+    fn add_publisher(&mut self, plan: &Plan, publisher: usize, endpoint: &Endpoint) -> Result<()> {
+        let dialect = endpoint.dialect;
         let token = Token(plan.subscribers + publisher);
-        let socket = self.open(address, token, &hvlp::greeting())?;
+        let socket = self.open(endpoint, token, &dialect.greeting())?;
         let topics = plan.publications(publisher).map(|topic| {
             (
                 topic,
-                hvlp::publish(topic, plan.payload_len),
+                dialect.publish(topic, plan.payload_len),
                 plan.fan_out(topic),
             )
         });
@@ -108,18 +108,25 @@ impl Driver {
             socket: Some(socket),
             outgoing,
             blocked: false,
+            remainder: Vec::new(),
         });
         Ok(())
     }
 
-    fn add_subscriber(&mut self, plan: &Plan, subscriber: usize, address: &Address) -> Result<()> {
-        let mut hello = hvlp::greeting();
-        hello.extend(hvlp::subscribe(plan.subscriptions(subscriber)));
-        let socket = self.open(address, Token(subscriber), &hello)?;
+    fn add_subscriber(
+        &mut self,
+        plan: &Plan,
+        subscriber: usize,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let dialect = endpoint.dialect;
+        let mut hello = dialect.greeting();
+        hello.extend(dialect.subscribe(plan.subscriptions(subscriber)));
+        let socket = self.open(endpoint, Token(subscriber), &hello)?;
         let flows: Vec<_> = plan
             .subscriptions(subscriber)
             .flat_map(|topic| {
-                let template = hvlp::publish(topic, plan.payload_len);
+                let template = dialect.delivery(topic, plan.payload_len);
                 plan.writers(topic)
                     .map(move |publisher| (topic, publisher, template.clone()))
             })
@@ -128,7 +135,7 @@ impl Driver {
             let publisher = u16::try_from(*publisher).expect("they fit into the stamp");
             (*topic, publisher, template)
         });
-        let inbound = Inbound::new(flows, plan.stamp_kind());
+        let inbound = Inbound::new(dialect, flows, plan.stamp_kind());
         let receiver = Receiver {
             socket: Some(socket),
             inbound,
@@ -139,8 +146,8 @@ impl Driver {
     }
 
     /// Connects, says hello and registers for both directions, once and edge triggered.
-    fn open(&self, address: &Address, token: Token, hello: &[u8]) -> Result<Socket> {
-        let socket = connect(address).with_context(|| refused(address))?;
+    fn open(&self, endpoint: &Endpoint, token: Token, hello: &[u8]) -> Result<Socket> {
+        let socket = connect(&endpoint.address).with_context(|| refused(endpoint))?;
         let written = (&socket)
             .write(hello)
             .context("the target hung up at once")?;
@@ -272,9 +279,9 @@ impl Driver {
         matches!(self.peers.load, Load::Closed { remaining: 0, .. })
     }
 
-    /// Connections that the target has closed, in words.
-    pub fn hang_ups(&self) -> &[String] {
-        &self.peers.hang_ups
+    /// What the target did that ends the run, in words: connections closed, errors reported.
+    pub fn breaches(&self) -> &[String] {
+        &self.peers.breaches
     }
 
     /// The verdict, once nothing more can arrive.
@@ -296,7 +303,11 @@ impl Driver {
     }
 }
 
-fn refused(address: &Address) -> String {
+fn refused(endpoint: &Endpoint) -> String {
+    let Endpoint { dialect, address } = endpoint;
+    if *dialect != Dialect::Hvlp {
+        return format!("nobody answers at {endpoint}: start a server there");
+    }
     format!(
         "nobody answers at {address}: start a broker there (hvlp-broker --listen {address}), or \
          measure the limit alone with the target `relay`"

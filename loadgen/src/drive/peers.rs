@@ -7,11 +7,12 @@ use mio::event::Event;
 use socket2::Socket;
 
 use super::publisher::Outgoing;
-use super::subscriber::{Inbound, Sink};
+use super::subscriber::{Aside, Inbound, Sink};
 use super::{Load, Totals};
 use crate::latency::Latency;
 use crate::pace::Pacer;
 use crate::stamp::Stamp;
+use crate::target::{Delivery, Dialect};
 use crate::workload::Plan;
 
 /// One read takes as much as the target is likely to have sent in one go.
@@ -25,6 +26,7 @@ const UNWRITTEN_LEN_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Peers {
     epoch: Instant,
+    dialect: Dialect,
     pub subscribers: Vec<Receiver>,
     pub publishers: Vec<Sender>,
     /// Deliveries that each publisher waits for.
@@ -33,8 +35,8 @@ pub struct Peers {
     pub load: Load,
     pub latency: Option<Latency>,
     pub totals: Totals,
-    /// Which connections the target has closed, in words.
-    pub hang_ups: Vec<String>,
+    /// What the target did that ends the run, in words.
+    pub breaches: Vec<String>,
 }
 
 /// One subscriber.
@@ -53,13 +55,16 @@ pub struct Sender {
     pub outgoing: Outgoing,
     /// The socket was full and has not said otherwise.
     pub blocked: bool,
+    /// The beginning of an answer whose end has not arrived.
+    pub remainder: Vec<u8>,
 }
 
 impl Peers {
     /// Room for the connections of `plan`.
-    pub fn new(plan: &Plan, epoch: Instant) -> Self {
+    pub fn new(plan: &Plan, dialect: Dialect, epoch: Instant) -> Self {
         Self {
             epoch,
+            dialect,
             subscribers: Vec::with_capacity(plan.subscribers),
             publishers: Vec::with_capacity(plan.publishers),
             outstanding: vec![0; plan.publishers],
@@ -67,7 +72,7 @@ impl Peers {
             load: Load::Quiet,
             latency: None,
             totals: Totals::default(),
-            hang_ups: Vec::new(),
+            breaches: Vec::new(),
         }
     }
 
@@ -90,10 +95,52 @@ impl Peers {
                 sender.blocked = false;
                 sender.flush();
             }
-            if event.is_read_closed() && sender.socket.take().is_some() {
-                self.hang_ups.push(format!("publisher {publisher}"));
+            if self.dialect.answers_publishers() {
+                if event.is_readable() || event.is_read_closed() {
+                    self.read_answers(publisher);
+                }
+            } else if event.is_read_closed() && sender.socket.take().is_some() {
+                self.hung_up(&format!("publisher {publisher}"));
             }
         }
+    }
+
+    /// Reads and drops what the target has to say to one publisher.
+    fn read_answers(&mut self, publisher: usize) {
+        let who = || format!("publisher {publisher}");
+        let sender = &mut self.publishers[publisher];
+        while let Some(socket) = &sender.socket {
+            let kept = sender.remainder.len();
+            self.buffer[..kept].copy_from_slice(&sender.remainder);
+            let len = match (&*socket).read(&mut self.buffer[kept..]) {
+                Ok(len @ 1..) => kept + len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => {
+                    sender.socket = None;
+                    return self.hung_up(&who());
+                }
+            };
+            let mut rest = &self.buffer[..len];
+            while let Some((answer, len)) = self.dialect.split(rest) {
+                match answer {
+                    Delivery::Answer => {}
+                    // Between two frames: what the socket refused stays in front.
+                    Delivery::Ping => sender.outgoing.push_control(self.dialect.pong()),
+                    Delivery::Complaint(text) => self.breaches.push(complaint(&who(), text)),
+                    Delivery::Message { .. } | Delivery::Other => self
+                        .breaches
+                        .push(format!("the target sent {} what it did not ask for", who())),
+                }
+                rest = &rest[len..];
+            }
+            sender.remainder.clear();
+            sender.remainder.extend_from_slice(rest);
+            sender.flush();
+        }
+    }
+
+    fn hung_up(&mut self, who: &str) {
+        self.breaches.push(format!("the target hung up on {who}"));
     }
 
     /// Reads one subscriber until it has nothing more.
@@ -113,8 +160,7 @@ impl Peers {
             };
             let Ok(len) = read else {
                 peer.socket = None;
-                self.hang_ups.push(format!("subscriber {index}"));
-                return;
+                return self.hung_up(&format!("subscriber {index}"));
             };
             let now_ns = self.now_ns();
             self.receive(index, kept + len, now_ns);
@@ -148,6 +194,27 @@ impl Peers {
         let taken = peer.inbound.receive(&buffer[..len], now_ns, &mut account);
         peer.remainder.clear();
         peer.remainder.extend_from_slice(&buffer[taken..len]);
+        if let Some(aside) = peer.inbound.take_aside() {
+            self.answer(index, aside);
+        }
+    }
+
+    /// What a target said to a subscriber beside messages.
+    #[cold]
+    fn answer(&mut self, index: usize, aside: Aside) {
+        let pong = self.dialect.pong().repeat(aside.pings);
+        // A subscriber sends nothing else, so that its socket always has room.
+        if let Some(mut socket) = self.subscribers[index].socket.as_ref()
+            && !socket
+                .write(&pong)
+                .is_ok_and(|written| written == pong.len())
+        {
+            self.breaches
+                .push(format!("the target does not read from subscriber {index}"));
+        }
+        let complaints = aside.complaints.iter();
+        self.breaches
+            .extend(complaints.map(|text| complaint(&format!("subscriber {index}"), text)));
     }
 
     /// After each read: whoever was waiting for it sends at once, and no tick waits for the rest.
@@ -233,6 +300,10 @@ impl Peers {
         self.load = Load::Open(pacer);
         self.publishers.iter_mut().for_each(Sender::flush);
     }
+}
+
+fn complaint(who: &str, text: &[u8]) -> String {
+    format!("the target told {who}: {}", text.escape_ascii())
 }
 
 impl Sender {

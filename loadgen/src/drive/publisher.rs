@@ -26,6 +26,8 @@ pub struct Outgoing {
     bytes: Vec<u8>,
     end: usize,
     written: usize,
+    /// Whether `bytes` holds frames of one topic and nothing else.
+    is_uniform: bool,
 }
 
 impl Outgoing {
@@ -35,7 +37,7 @@ impl Outgoing {
         stamp_kind: StampKind,
         topics: impl Iterator<Item = (usize, Template, usize)>,
     ) -> Self {
-        let flows = topics
+        let flows: Vec<_> = topics
             .map(|(topic, template, fan_out)| Flow {
                 topic,
                 template,
@@ -46,6 +48,7 @@ impl Outgoing {
         Self {
             publisher,
             stamp_kind,
+            is_uniform: flows.len() == 1,
             flows,
             turn: 0,
             bytes: Vec::new(),
@@ -92,6 +95,14 @@ impl Outgoing {
         self.append(index, &stamp);
     }
 
+    /// Appends something that is no message.
+    pub fn push_control(&mut self, bytes: &[u8]) {
+        self.bytes.truncate(self.end);
+        self.bytes.extend_from_slice(bytes);
+        self.end = self.bytes.len();
+        self.is_uniform = false;
+    }
+
     /// How many messages were sent to `topic`.
     pub fn sent(&self, topic: usize) -> u32 {
         let index = self.flows.binary_search_by_key(&topic, |flow| flow.topic);
@@ -110,6 +121,11 @@ impl Outgoing {
         if self.written == self.end {
             self.end = 0;
             self.written = 0;
+            if !self.is_uniform && self.flows.len() == 1 {
+                // Something else stood between the frames.
+                self.bytes.clear();
+                self.is_uniform = true;
+            }
         }
     }
 
@@ -120,7 +136,7 @@ impl Outgoing {
         if self.bytes.len() < end {
             self.bytes.truncate(self.end);
             self.bytes.extend_from_slice(&template.bytes);
-        } else if self.flows.len() > 1 {
+        } else if !self.is_uniform {
             self.bytes[self.end..end].copy_from_slice(&template.bytes);
         }
         let payload = &mut self.bytes[self.end + template.payload_at..end];
@@ -132,13 +148,13 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::hvlp;
+    use crate::target::Dialect;
 
     #[test]
     fn topics_are_published_to_in_turn_each_with_its_own_sequence() {
         let topics = [3, 8]
             .into_iter()
-            .map(|topic| (topic, hvlp::publish(topic, 20), 5));
+            .map(|topic| (topic, Dialect::Hvlp.publish(topic, 20), 5));
         let mut outgoing = Outgoing::new(9, StampKind::Full, topics);
         for intended_ns in [10, 20, 30] {
             assert_eq!(outgoing.next_fan_out(), 5);
@@ -169,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_the_socket_refused_stays_in_front() {
-        let topics = [(0, hvlp::publish(0, 64), 1)].into_iter();
+        let topics = [(0, Dialect::Hvlp.publish(0, 64), 1)].into_iter();
         let mut outgoing = Outgoing::new(0, StampKind::Full, topics);
         outgoing.push(0, 0);
         let whole = outgoing.unwritten().to_vec();
@@ -185,7 +201,7 @@ mod tests {
     fn frames_in_a_buffer_that_was_sent_before_are_the_same_as_in_a_new_one() {
         for topics in [1, 2, 3] {
             let fresh = || {
-                let topics = (0..topics).map(|topic| (topic, hvlp::publish(topic, 20), 1));
+                let topics = (0..topics).map(|topic| (topic, Dialect::Hvlp.publish(topic, 20), 1));
                 Outgoing::new(4, StampKind::Full, topics)
             };
             let (mut reused, mut expected) = (fresh(), fresh());
@@ -207,8 +223,32 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_between_frames_leaves_the_frames_behind_it_whole() {
+        let topics = [(0, Dialect::Nats.publish(0, 20), 1)].into_iter();
+        let mut outgoing = Outgoing::new(0, StampKind::Full, topics);
+        let head = b"PUB t0000 20\r\n";
+        for round in 0..3 {
+            outgoing.push(round, 0);
+            outgoing.push_control(b"PONG\r\n");
+            outgoing.push(round, 0);
+            let bytes = outgoing.unwritten();
+            assert_eq!(bytes.len(), 2 * 36 + 6);
+            assert!(bytes.starts_with(head));
+            assert!(bytes[36..].starts_with(b"PONG\r\nPUB t0000 20\r\n"));
+            assert!(bytes.ends_with(b"\0\0\r\n"));
+            outgoing.advance(bytes.len());
+            // A run of frames over what the answer had displaced.
+            (0..5).for_each(|_| outgoing.push(round, 0));
+            let frames = outgoing.unwritten().chunks_exact(36);
+            assert!(frames.clone().all(|frame| frame.starts_with(head)));
+            assert_eq!(frames.len(), 5);
+            outgoing.advance(5 * 36);
+        }
+    }
+
+    #[test]
     fn a_probe_is_no_message() {
-        let topics = [(0, hvlp::publish(0, 8), 1)].into_iter();
+        let topics = [(0, Dialect::Hvlp.publish(0, 8), 1)].into_iter();
         let mut outgoing = Outgoing::new(0, StampKind::Short, topics);
         outgoing.push_probe(0);
         outgoing.push_probe(1);

@@ -2,7 +2,7 @@
 
 use crate::sequence::{Faults, Sequence};
 use crate::stamp::{PROBE, Stamp, StampKind};
-use crate::target::{Delivery, Template, hvlp, topic_index};
+use crate::target::{Delivery, Dialect, Template, topic_index};
 
 /// What every delivered frame of one topic looks like.
 #[derive(Clone, Debug)]
@@ -73,6 +73,7 @@ struct Flow {
 /// Invariant: `flows` is ascending by topic and publisher, and `current` is one of them.
 #[derive(Clone, Debug)]
 pub struct Inbound {
+    dialect: Dialect,
     flows: Vec<Flow>,
     /// The flow of the last frame: the next one is most likely of the same.
     current: usize,
@@ -80,6 +81,17 @@ pub struct Inbound {
     /// Whether the barrier was passed. Before it every frame is looked at, for it may be a probe.
     begun: bool,
     foreign: u64,
+    /// What was said beside messages; hardly ever anything.
+    aside: Option<Box<Aside>>,
+}
+
+/// What a target says beside messages, and what must not be passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Aside {
+    /// Pings that want an answer.
+    pub pings: usize,
+    /// What it complains of.
+    pub complaints: Vec<Vec<u8>>,
 }
 
 /// Where the messages of a [`Inbound::receive`] are accounted for.
@@ -95,6 +107,7 @@ pub trait Sink {
 impl Inbound {
     /// Expects the messages of these topics and publishers, given in ascending order.
     pub fn new<'a>(
+        dialect: Dialect,
         flows: impl Iterator<Item = (usize, u16, &'a Template)>,
         stamp_kind: StampKind,
     ) -> Self {
@@ -108,11 +121,13 @@ impl Inbound {
             })
             .collect();
         Self {
+            dialect,
             unprobed: flows.len(),
             flows,
             current: 0,
             begun: false,
             foreign: 0,
+            aside: None,
         }
     }
 
@@ -143,13 +158,18 @@ impl Inbound {
                 }
                 rest = behind;
             }
-            let Some((delivery, len)) = hvlp::split(rest) else {
+            let Some((delivery, len)) = self.dialect.split(rest) else {
                 break;
             };
             self.take(delivery, len, now_ns, sink);
             rest = &rest[len..];
         }
         input.len() - rest.len()
+    }
+
+    /// What was said beside messages since the last time.
+    pub fn take_aside(&mut self) -> Option<Aside> {
+        self.aside.take().map(|aside| *aside)
     }
 
     /// Whose messages arrived last.
@@ -189,6 +209,19 @@ impl Inbound {
 
     /// Takes one frame that is not simply the next one.
     fn take(&mut self, delivery: Delivery<'_>, len: usize, now_ns: u64, sink: &mut impl Sink) {
+        match delivery {
+            Delivery::Answer => return,
+            Delivery::Ping => {
+                self.aside.get_or_insert_default().pings += 1;
+                return;
+            }
+            Delivery::Complaint(text) => {
+                let aside = self.aside.get_or_insert_default();
+                aside.complaints.push(text.to_vec());
+                return;
+            }
+            Delivery::Message { .. } | Delivery::Other => {}
+        }
         let Some((index, stamp)) = self.find(delivery, len, now_ns) else {
             self.foreign += 1;
             return;
@@ -282,7 +315,7 @@ mod tests {
     }
 
     fn frame(topic: usize, publisher: u16, sequence: u32, payload_len: usize) -> Vec<u8> {
-        let mut template = hvlp::publish(topic, payload_len);
+        let mut template = Dialect::Hvlp.publish(topic, payload_len);
         let stamp = Stamp {
             intended_ns: 6_400,
             lag_ns: Some(3),
@@ -296,14 +329,14 @@ mod tests {
 
     /// A subscriber of topics 1 and 2, each with publishers 0 and 7, past its barrier.
     fn inbound(payload_len: usize) -> Inbound {
-        let templates = [1, 2].map(|topic| (topic, hvlp::publish(topic, payload_len)));
+        let templates = [1, 2].map(|topic| (topic, Dialect::Hvlp.publish(topic, payload_len)));
         let publishers: &[u16] = if payload_len < 18 { &[0] } else { &[0, 7] };
         let flows = templates.iter().flat_map(|(topic, template)| {
             publishers
                 .iter()
                 .map(move |&publisher| (*topic, publisher, template))
         });
-        let mut inbound = Inbound::new(flows, StampKind::of_payload(payload_len));
+        let mut inbound = Inbound::new(Dialect::Hvlp, flows, StampKind::of_payload(payload_len));
         for topic in [1, 2] {
             for &publisher in publishers {
                 let probe = frame(topic, publisher, PROBE, payload_len);
@@ -427,9 +460,9 @@ mod tests {
 
     #[test]
     fn a_subscriber_is_reached_when_every_flow_was_probed() {
-        let template = hvlp::publish(1, 64);
+        let template = Dialect::Hvlp.publish(1, 64);
         let flows = [(1, 0, &template), (1, 7, &template)];
-        let mut inbound = Inbound::new(flows.into_iter(), StampKind::Full);
+        let mut inbound = Inbound::new(Dialect::Hvlp, flows.into_iter(), StampKind::Full);
         inbound.receive(&frame(1, 7, PROBE, 64), 0, &mut Tally::default());
         inbound.receive(&frame(1, 7, PROBE, 64), 0, &mut Tally::default());
         assert_eq!(inbound.unreached().collect::<Vec<_>>(), [(1, 0)]);

@@ -31,7 +31,11 @@ pub fn object(own: &Report<'_>, relay: Option<(&Report<'_>, &Ratios)>) -> Result
     Ok(object)
 }
 
-fn report(report: &Report<'_>) -> Result<Value> {
+/// One target's runs.
+///
+/// # Errors
+/// A histogram cannot be serialised.
+pub fn report(report: &Report<'_>) -> Result<Value> {
     let settings = report.settings;
     let plan = &settings.plan;
     let mut env = serde_json::to_value(report.environment)?;

@@ -11,7 +11,7 @@ use crate::run::Outcome;
 use crate::target::Target;
 
 pub mod hgrm;
-mod json;
+pub mod json;
 mod text;
 
 /// All runs of one target.
@@ -58,8 +58,21 @@ impl<'a> Report<'a> {
         self.runs.iter().all(|run| run.invalid.is_empty())
     }
 
+    /// All runs, in the order in which they were made.
+    pub fn runs(&self) -> &[Outcome] {
+        &self.runs
+    }
+
+    /// Deliveries that each publisher might have outstanding; `-` with a schedule.
+    pub fn window(&self) -> String {
+        match self.settings.rate {
+            Some(_) => "-".into(),
+            None => self.settings.plan.window.to_string(),
+        }
+    }
+
     /// Why not, with the run's number if there are several.
-    fn invalid_reasons(&self) -> Vec<String> {
+    pub fn invalid_reasons(&self) -> Vec<String> {
         let several = self.runs.len() > 1;
         let name = |(index, reason): (usize, &String)| match several {
             true => format!("run {}: {reason}", index + 1),

@@ -33,11 +33,8 @@ pub fn subscribe(topics: impl Iterator<Item = usize>) -> Vec<u8> {
 pub fn publish(topic: usize, payload_len: usize) -> Template {
     let frame = FrameBuf::publish(&topic_name(topic), &vec![0; payload_len])
         .expect("the plan's payload was checked to fit");
-    let bytes = frame.bytes().to_vec();
-    Template {
-        payload_at: bytes.len() - payload_len,
-        bytes,
-    }
+    let head = &frame.bytes()[..frame.bytes().len() - payload_len];
+    Template::new(head, payload_len, b"")
 }
 
 /// Splits the first delivery off `input`, with its length; `None` until it is whole.

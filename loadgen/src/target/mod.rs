@@ -9,8 +9,14 @@ use std::time::Duration;
 use ::hvlp::address::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-pub mod hvlp;
+mod dialect;
+mod hvlp;
+mod mqtt;
+mod nats;
+mod redis;
 pub mod relay;
+
+pub use dialect::Dialect;
 
 /// How long one connection may take to be accepted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,15 +24,24 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where the load goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Something that speaks HVLP: a broker, or a relay that runs as a process of its own.
-    Hvlp(Address),
+    /// A broker, or a relay that runs as a process of its own.
+    Broker(Endpoint),
     /// A relay of our own, started for the run.
     Relay,
 }
 
+/// An address, and what is spoken there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What is spoken.
+    pub dialect: Dialect,
+    /// Where.
+    pub address: Address,
+}
+
 impl Default for Target {
     fn default() -> Self {
-        Self::Hvlp(Address::default())
+        Self::Broker(Endpoint::default())
     }
 }
 
@@ -37,9 +52,28 @@ impl FromStr for Target {
         if text == "relay" {
             return Ok(Self::Relay);
         }
-        text.parse().map(Self::Hvlp).map_err(|_| {
-            format!("{text:?} is no target: write hvlp://host:port, unix:/path or relay")
-        })
+        let rival = Dialect::RIVALS.into_iter().find_map(|dialect| {
+            let behind = text.strip_prefix(dialect.name())?.strip_prefix("://")?;
+            Some((dialect, behind))
+        });
+        let (dialect, behind) = rival.unwrap_or((Dialect::Hvlp, text));
+        let address = match (rival, behind.parse()) {
+            // Only our own port is known to the address.
+            (Some(_), Ok(Address::Tcp { host, .. })) if !names_port(behind) => Ok(Address::Tcp {
+                host,
+                port: dialect.port(),
+            }),
+            (Some(_), Ok(Address::Unix(_))) => Err(()),
+            (_, parsed) => parsed.map_err(|_| ()),
+        };
+        let refusal = |()| {
+            format!(
+                "{text:?} is no target: write hvlp://host:port, unix:/path, nats://host:port, \
+                 redis://host:port, mqtt://host:port or relay"
+            )
+        };
+        let address = address.map_err(refusal)?;
+        Ok(Self::Broker(Endpoint { dialect, address }))
     }
 }
 
@@ -47,11 +81,25 @@ impl FromStr for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hvlp(address @ Address::Tcp { .. }) => write!(f, "hvlp://{address}"),
-            Self::Hvlp(address @ Address::Unix(_)) => address.fmt(f),
+            Self::Broker(endpoint) => endpoint.fmt(f),
             Self::Relay => f.write_str("relay"),
         }
     }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp { .. } => write!(f, "{}://{}", self.dialect.name(), self.address),
+            Address::Unix(_) => self.address.fmt(f),
+        }
+    }
+}
+
+/// Whether `host:port` or `[v6]:port` has its last part.
+fn names_port(text: &str) -> bool {
+    let behind = text.rsplit_once(']').map_or(text, |(_, behind)| behind);
+    behind.contains(':')
 }
 
 /// A frame that is the same for every message of a topic but for its payload.
@@ -61,6 +109,15 @@ pub struct Template {
     pub bytes: Vec<u8>,
     /// Where the payload begins.
     pub payload_at: usize,
+}
+
+impl Template {
+    fn new(head: &[u8], payload_len: usize, tail: &[u8]) -> Self {
+        Self {
+            bytes: [head, &vec![0; payload_len], tail].concat(),
+            payload_at: head.len(),
+        }
+    }
 }
 
 /// One thing that a target sent.
@@ -73,6 +130,12 @@ pub enum Delivery<'a> {
         /// Its data.
         payload: &'a [u8],
     },
+    /// An answer that belongs to the dialect and means nothing to us.
+    Answer,
+    /// Something that wants [`Dialect::pong`].
+    Ping,
+    /// The target says that something is wrong.
+    Complaint(&'a [u8]),
     /// Anything else. Nothing else was asked for.
     Other,
 }
@@ -132,17 +195,18 @@ mod tests {
             ("hvlp://127.0.0.1:7", "hvlp://127.0.0.1:7"),
             ("localhost", "hvlp://localhost:65432"),
             ("unix:/run/h.sock", "unix:/run/h.sock"),
+            ("nats://127.0.0.1:7", "nats://127.0.0.1:7"),
+            ("redis://localhost", "redis://localhost:6379"),
+            ("mqtt://[::1]", "mqtt://[::1]:1883"),
         ] {
             let target: Target = text.parse().unwrap();
             assert_eq!(target.to_string(), printed);
             assert_eq!(printed.parse::<Target>().unwrap(), target);
         }
-        assert!(
-            "kafka://a/b"
-                .parse::<Target>()
-                .unwrap_err()
-                .contains("hvlp://host:port")
-        );
+        for wrong in ["kafka://a/b", "nats://unix:/run/n.sock", "redis://:x"] {
+            let refusal = wrong.parse::<Target>().unwrap_err();
+            assert!(refusal.contains("hvlp://host:port"), "{refusal}");
+        }
     }
 
     #[test]

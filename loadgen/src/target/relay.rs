@@ -22,6 +22,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::{Dialect, Endpoint};
 use crate::machine;
 
 /// Larger reads stall the loop, smaller ones cost more sends.
@@ -341,8 +342,7 @@ fn listen(address: &Address) -> io::Result<Socket> {
 /// A relay on a thread of its own, for the time of a run.
 #[derive(Debug)]
 pub struct RelayThread {
-    /// Where it listens.
-    pub address: Address,
+    address: Address,
     /// Whose CPU time is the relay's.
     pub thread: machine::ThreadId,
     waker: Waker,
@@ -381,6 +381,14 @@ impl RelayThread {
             stopped,
             thread_handle: Some(thread_handle),
         })
+    }
+
+    /// Where it listens, and what it half understands.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            dialect: Dialect::Hvlp,
+            address: self.address.clone(),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
     reason = "a test that cannot go on fails by panicking, and has no outside"
 )]
 
+mod compare;
 mod outside;
+mod rivals;
 mod support;
 mod verdict;
