@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,21 @@ struct Arguments {
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match publish(&Arguments::parse()) {
+        Ok(count) => {
+            eprintln!("published {count} readings");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("telemetry: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Publishes until the time is over; how many readings those were.
+fn publish(arguments: &Arguments) -> Result<u64, Box<dyn Error>> {
     let mut client = Client::connect(&arguments.server)?;
     let mut batch = Batch::new();
     let mut before = Sample::read()?;
@@ -51,8 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         before = now;
     }
     client.disconnect()?;
-    eprintln!("published {count} readings");
-    Ok(())
+    Ok(count)
 }
 
 /// What the kernel has counted at one moment.

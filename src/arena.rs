@@ -11,6 +11,9 @@ const ROOM_LEN_MIN: usize = 64 * 1024;
 /// Segments kept from one turn to the next; a turn's reads fit (`limits.read_per_turn`).
 const SEGMENTS_KEPT_MAX: usize = 4;
 
+/// Segments below are the arena's own, those from here on are batches of other shards.
+const BATCHES: u16 = 1 << 15;
+
 /// A stretch of one arena segment. Valid until the turn that it was read in has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -64,6 +67,8 @@ impl Piece {
 #[derive(Debug)]
 pub struct Arena {
     segments: Vec<Box<[u8]>>,
+    /// What other shards sent, read in place; `segment` of their pieces counts from `BATCHES`.
+    batches: Vec<(usize, Vec<u8>)>,
     current: usize,
     filled: usize,
 }
@@ -72,6 +77,7 @@ impl Default for Arena {
     fn default() -> Self {
         Self {
             segments: vec![new_segment()],
+            batches: Vec::new(),
             current: 0,
             filled: 0,
         }
@@ -132,9 +138,30 @@ impl Arena {
         }
     }
 
+    /// Takes over a batch of peer `from` for the rest of the turn, and makes one piece of it.
+    pub(crate) fn adopt(&mut self, from: usize, batch: Vec<u8>) -> Piece {
+        let end = u32::try_from(batch.len()).expect("a batch is short");
+        let index = u16::try_from(self.batches.len()).expect("a turn's batches are bounded");
+        self.batches.push((from, batch));
+        Piece {
+            segment: BATCHES + index,
+            start: 0,
+            end,
+        }
+    }
+
+    /// The batches of this turn and whose they are; their pieces are void.
+    pub(crate) fn take_batches(&mut self) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+        self.batches.drain(..)
+    }
+
     /// The bytes of a piece of this turn.
     pub fn bytes(&self, piece: Piece) -> &[u8] {
-        &self.segments[usize::from(piece.segment)][piece.start as usize..piece.end as usize]
+        let segment: &[u8] = match piece.segment.checked_sub(BATCHES) {
+            Some(batch) => &self.batches[usize::from(batch)].1,
+            None => &self.segments[usize::from(piece.segment)],
+        };
+        &segment[piece.start as usize..piece.end as usize]
     }
 
     /// Voids every piece; the memory is there for the next turn.
@@ -146,6 +173,7 @@ impl Arena {
             }
             self.segments[self.current][..self.filled].fill(0xDB);
         }
+        self.batches.clear();
         self.segments.truncate(SEGMENTS_KEPT_MAX);
         self.current = 0;
         self.filled = 0;

@@ -16,6 +16,10 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// Permits addresses that other hosts can reach although nobody has to log in.
     pub insecure_anonymous: bool,
+    /// `reactors`
+    pub reactors: usize,
+    /// `pin`
+    pub pin: bool,
     /// `busy_poll`
     pub busy_poll: Option<Duration>,
     /// `drain_timeout`
@@ -78,6 +82,8 @@ pub struct Limits {
     pub read_per_turn: usize,
     /// `limits.pieces_per_turn`
     pub pieces_per_turn: usize,
+    /// `limits.mesh_spill_max`
+    pub mesh_spill_max: usize,
 }
 
 impl Default for Config {
@@ -85,6 +91,10 @@ impl Default for Config {
         Self {
             listen: Vec::new(),
             insecure_anonymous: false,
+            reactors: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(REACTORS_MAX),
+            pin: false,
             busy_poll: None,
             drain_timeout: Duration::from_secs(10),
             listener: ListenerConfig::default(),
@@ -129,10 +139,13 @@ impl Default for Limits {
             read_per_session: 256 * KIB,
             read_per_turn: MIB,
             pieces_per_turn: 262_144,
+            mesh_spill_max: 512 * KIB,
         }
     }
 }
 
+/// The directory has a bit for each in one word, and one to spare.
+const REACTORS_MAX: usize = 63;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -162,6 +175,8 @@ pub enum Unit {
     Size,
     /// Time: `10s`, `250ms`.
     Duration,
+    /// `true` or `false`.
+    Flag,
 }
 
 /// Declares [`KEYS`]. Durations are held in nanoseconds while they are checked.
@@ -191,6 +206,10 @@ macro_rules! optional_number {
     (get $c:ident $($f:ident).+) => { $c.$($f).+.map(|v| v as u64) };
     (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = Some(to_usize($v)) };
 }
+macro_rules! flag {
+    (get $c:ident $($f:ident).+) => { Some(u64::from($c.$($f).+)) };
+    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = $v == 1 };
+}
 macro_rules! time {
     (get $c:ident $($f:ident).+) => { Some(nanos($c.$($f).+)) };
     (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = Duration::from_nanos($v) };
@@ -218,6 +237,10 @@ const K: u64 = KIB as u64;
 const TIB: u64 = 1 << 40;
 
 keys! {
+    "reactors" Count reactors number [1, REACTORS_MAX as u64]
+        "threads that serve, each with its own sessions; by default the CPUs this process may use",
+    "pin" Flag pin flag [0, 1]
+        "keep reactor k on the k-th CPU that this process may use",
     "busy_poll" Duration busy_poll optional_time [MICROSECOND, SECOND]
         "look for events this long before sleeping: saves the wake-up, burns the core",
     "drain_timeout" Duration drain_timeout time [MICROSECOND, DAY]
@@ -267,6 +290,8 @@ keys! {
         "bytes read from all sessions before what they published is flushed",
     "limits.pieces_per_turn" Count limits.pieces_per_turn number [1, 1 << 24]
         "stretches owed before they are flushed; 16 bytes of memory each",
+    "limits.mesh_spill_max" Size limits.mesh_spill_max number [64 * K, ANY]
+        "what may wait for one full reactor before no session of this one is read",
 }
 
 impl Key {
@@ -285,6 +310,7 @@ impl Unit {
     fn show(self, value: u64) -> String {
         match self {
             Self::Count => value.to_string(),
+            Self::Flag => (value == 1).to_string(),
             Self::Size => match value {
                 _ if value.is_multiple_of(1 << 30) => format!("{}GiB", value >> 30),
                 _ if value.is_multiple_of(1 << 20) => format!("{}MiB", value >> 20),
@@ -303,6 +329,7 @@ impl Unit {
             .all(|byte| byte.is_ascii_digit() || byte == b'.');
         match self {
             Self::Count => text.replace('_', "").parse().ok(),
+            Self::Flag => text.parse::<bool>().ok().map(u64::from),
             Self::Size if has_unit => text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
             Self::Duration if has_unit => humantime::parse_duration(text).ok().map(nanos),
             Self::Size | Self::Duration => None,
@@ -312,6 +339,7 @@ impl Unit {
     const fn example(self) -> &'static str {
         match self {
             Self::Count => "a number such as 64",
+            Self::Flag => "true or false",
             Self::Size => "bytes with their unit, such as 64KiB or 8MiB",
             Self::Duration => "a time with its unit, such as 10s or 250ms",
         }
@@ -373,7 +401,7 @@ fn find_key(name: &str) -> Result<&'static Key, ConfigError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// There is no such key.
-    #[error("unknown key {key:?}; did you mean {nearest:?}?")]
+    #[error("unknown key {key:?}; did you mean {nearest:?}? hvlp-broker --set help lists all")]
     UnknownKey {
         /// As it was written.
         key: String,

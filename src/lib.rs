@@ -20,6 +20,7 @@
 //!    ─Frame::split_first→ frame ─same topic as before?→ extend the run
 //!    ─Register::route→ subscribers                              one lookup per run
 //!         ─Outbound::push(piece)→ the session is dirty          adjacent pieces merge
+//!    ─Interest::shards→ other shards ─mesh→ their fan-out       one copy per shard that wants it
 //! end of turn: dirty sessions ─in place or gathered→ one send   refused bytes go to the backlog
 //!              arena voided: no reference counts anywhere
 //! ```
@@ -38,6 +39,7 @@
 //! | [`register`] | topic -> subscribers, session -> topics |
 //! | [`outbound`] | what one session is owed |
 //! | [`session`] | keys, states, close reasons |
+//! | [`mesh`] | shard to shard |
 //! | [`shard`] | the broker, in memory |
 //! | [`handler`] | `SessionHandler`: where behaviour is added |
 //! | [`deadline`], [`metrics`], [`config`] | time, counters, settings |
@@ -73,6 +75,8 @@ pub mod deadline;
 pub mod handler;
 #[cfg(feature = "broker")]
 mod label;
+#[cfg(feature = "broker")]
+pub mod mesh;
 #[cfg(feature = "broker")]
 pub mod metrics;
 #[cfg(feature = "broker")]

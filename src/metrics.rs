@@ -72,6 +72,8 @@ labels! {
         NoDescriptors = "no_descriptors",
         /// The kernel would not watch the socket.
         RegisterFailed = "register_failed",
+        /// The reactor that it was given to has too many to adopt already.
+        Overload = "overload",
     }
 }
 
@@ -169,6 +171,7 @@ counters! {
         bytes_out "bytes_out_total" "Bytes that the kernel took.",
         read_budget_exhausted "read_budget_exhausted_total" "Sessions put off to the next turn.",
         stale_events "stale_events_total" "Events for a session that had ended.",
+        doorbells_missed "doorbells_missed_total" "Sleeps that only the backstop ended.",
         sessions_opened "sessions_opened_total" "Connections that got a session.",
         frames_read "frames_read_total" "Whole frames.",
         publishes_unmatched "publishes_unmatched_total" "Accepted PUBLISH that nobody wanted.",

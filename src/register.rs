@@ -4,13 +4,18 @@
 //! Each change costs O(1), however many topics a session or subscribers a topic has, and a topic
 //! that loses its last subscriber leaves nothing behind.
 
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::register::directory::Interest;
 use crate::session::SessionKey;
+
+pub mod directory;
 
 /// Topics and sessions, and who is subscribed to what.
 ///
@@ -43,6 +48,8 @@ pub struct Register {
 struct Topic {
     name: Box<str>,
     subscribers: SmallVec<[SessionKey; 2]>,
+    /// Which other shards want it; none where there is one shard.
+    interest: Option<Arc<Interest>>,
 }
 
 #[derive(Debug)]
@@ -66,12 +73,18 @@ struct Link {
 #[derive(Clone, Copy, Debug)]
 pub struct Route<'a> {
     subscribers: &'a [SessionKey],
+    interest: Option<&'a Arc<Interest>>,
 }
 
 impl<'a> Route<'a> {
     /// The sessions of this register that are subscribed; never empty.
     pub const fn subscribers(self) -> &'a [SessionKey] {
         self.subscribers
+    }
+
+    /// Which shards want the topic, if this register's shard is one of several.
+    pub(crate) const fn interest(self) -> Option<&'a Arc<Interest>> {
+        self.interest
     }
 }
 
@@ -147,10 +160,18 @@ impl Register {
     /// Whom a message on `topic` goes to; `None` if nobody wants it.
     #[inline]
     pub fn route(&self, topic: &[u8]) -> Option<Route<'_>> {
-        let topic = self.find(topic)?;
+        let topic = &self.topics[self.find(topic)? as usize];
         Some(Route {
-            subscribers: &self.topics[topic as usize].subscribers,
+            subscribers: &topic.subscribers,
+            interest: topic.interest.as_ref(),
         })
+    }
+
+    /// Remembers which shards want `topic`, as long as somebody here does.
+    pub(crate) fn set_interest(&mut self, topic: &str, interest: Arc<Interest>) {
+        if let Some(topic) = self.find(topic.as_bytes()) {
+            self.topics[topic as usize].interest = Some(interest);
+        }
     }
 
     /// The sessions that are subscribed to `topic`.
@@ -280,6 +301,7 @@ impl Register {
         let topic = position(self.topics.insert(Topic {
             name: name.into(),
             subscribers: SmallVec::new(),
+            interest: None,
         }));
         let Self {
             topics,

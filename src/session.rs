@@ -232,12 +232,14 @@ pub(crate) struct Session {
     pub(crate) deliveries: u64,
     /// Of these, how many it did not and will not get.
     pub(crate) dropped: u64,
+    /// Bit k: what it published waits for shard k, and until that has gone it is not read.
+    pub(crate) stopped_by: u64,
     pub(crate) outbound: Outbound,
 }
 
 const _: () = assert!(
     size_of::<Slot>() <= 160,
-    "FAULTS E8: a slot of at most 160 bytes"
+    "a slot of at most 160 bytes, so that idle sessions cost little"
 );
 
 impl Session {
@@ -254,6 +256,7 @@ impl Session {
             frames_in: 0,
             deliveries: 0,
             dropped: 0,
+            stopped_by: 0,
             outbound: Outbound::default(),
         }
     }

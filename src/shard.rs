@@ -33,10 +33,12 @@ use crate::session::{
 mod deadlines;
 mod flush;
 mod receive;
+mod remote;
 mod run;
 
 use deadlines::Deadlines;
 pub use flush::{Outgoing, SendOutcome};
+use remote::Remote;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,10 @@ pub struct Closed {
 pub struct Shard<H> {
     /// Shard k of n numbers its sessions k + 1, k + 1 + n, k + 1 + 2n, ...: unique over all shards.
     next_number: u64,
+    id: u8,
     shard_count: u64,
+    /// None if there is one shard: then nothing of it is ever looked at.
+    remote: Option<Remote>,
     handler: H,
     resolver: Resolver,
     limits: Limits,
@@ -89,7 +94,10 @@ pub struct Shard<H> {
     deadlines: Deadlines,
     backlog_total: usize,
     held_total: usize,
+    /// Nothing is read any more.
     draining: bool,
+    /// Nor does anything come from other shards.
+    ending: bool,
     counters: Counters,
 }
 
@@ -106,7 +114,9 @@ impl<H: SessionHandler> Shard<H> {
         assert!(id < count, "shards are numbered from 0");
         Self {
             next_number: u64::from(id) + 1,
+            id,
             shard_count: u64::from(count),
+            remote: None,
             handler,
             resolver,
             limits: config.limits.clone(),
@@ -128,6 +138,7 @@ impl<H: SessionHandler> Shard<H> {
             backlog_total: 0,
             held_total: 0,
             draining: false,
+            ending: false,
             counters: Counters::default(),
         }
     }
@@ -237,13 +248,20 @@ impl<H: SessionHandler> Shard<H> {
     /// Whether input of this session would be taken.
     pub fn wants_input(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
-            session.closing.is_none() && session.state != SessionState::Verifying
+            session.closing.is_none()
+                && session.state != SessionState::Verifying
+                && session.stopped_by == 0
         }) && !self.draining
     }
 
     /// Counts an event for a session that has ended.
     pub const fn count_stale_event(&mut self) {
         self.counters.stale_events += 1;
+    }
+
+    /// Counts a sleep that a doorbell should have ended.
+    pub const fn count_doorbell_missed(&mut self) {
+        self.counters.doorbells_missed += 1;
     }
 
     /// Counts a session whose reading goes on in the next turn.
@@ -266,14 +284,21 @@ impl<H: SessionHandler> Shard<H> {
         self.deadlines.first()
     }
 
-    /// Takes no more input; each session ends as soon as nothing is owed to it.
-    pub fn drain(&mut self) {
+    /// Takes no more input, for ever. Nothing is read any more, so nobody can be late with it.
+    pub fn stop_reading(&mut self) {
         self.draining = true;
         let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
-            // Nothing is read any more, so nobody can be late with it.
             self.deadlines.connect.disarm(key.slot());
             self.deadlines.frame.disarm(key.slot());
+        }
+    }
+
+    /// Nothing new will come, from no shard: each session ends as soon as nothing is owed to it.
+    pub fn drain(&mut self) {
+        self.ending = true;
+        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
             self.close_if_drained(key);
         }
     }
@@ -288,7 +313,7 @@ impl<H: SessionHandler> Shard<H> {
 
     fn close_if_drained(&mut self, key: SessionKey) {
         let drained = |session: &Session| session.outbound.owed() == 0;
-        if self.draining && self.sessions.get(key).is_some_and(drained) {
+        if self.ending && self.sessions.get(key).is_some_and(drained) {
             self.close(key, CloseReason::Shutdown);
         }
     }
@@ -302,7 +327,7 @@ impl<H: SessionHandler> Shard<H> {
             .closing
             .expect("it is on the list of closing sessions");
         self.drop_owed(key, DropReason::of_close(reason));
-        self.register.remove_session(key);
+        self.unsubscribe_all(key);
         self.deadlines.disarm(key.slot());
         self.counters.count_closed(reason, 1);
 
@@ -358,6 +383,11 @@ impl<H: SessionHandler> Shard<H> {
     pub fn end_turn(&mut self, arena: &mut Arena) {
         debug_assert!(self.is_settled(), "every dirty session was flushed");
         self.counters.turns += 1;
+        if let Some(remote) = &mut self.remote {
+            for (from, batch) in arena.take_batches() {
+                remote.mesh.give_back(from, batch);
+            }
+        }
         arena.end_turn();
     }
 

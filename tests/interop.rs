@@ -28,11 +28,13 @@ struct BrokerProcess {
 impl BrokerProcess {
     /// Starts the broker and waits for the line that says where it listens.
     fn start(listen: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hvlp-broker"))
-            .args(["--listen", listen])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hvlp-broker"));
+        let variables = std::env::vars_os().map(|(name, _)| name);
+        for name in variables.filter(|name| name.to_string_lossy().starts_with("HVLP_")) {
+            command.env_remove(name);
+        }
+        let command = command.args(["--listen", listen]).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = lines
             .by_ref()

@@ -316,50 +316,6 @@ fn the_changelog_begins_with_this_version() {
     );
 }
 
-/// The table stands behind `<!-- options of hvlp-broker -->`, an option in each first cell.
-#[test]
-#[cfg(all(feature = "broker", feature = "cli"))]
-fn the_readme_lists_the_options_that_help_lists() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, behind) = readme
-        .split_once("<!-- options of hvlp-broker -->\n")
-        .expect("README.md: put `<!-- options of hvlp-broker -->` above the table of options");
-    let table = behind.lines().skip_while(|line| line.is_empty());
-    let rows = table
-        .take_while(|line| line.starts_with('|'))
-        .filter(|row| row.contains('`'));
-    let in_readme: Vec<_> = rows
-        .filter_map(|row| first_option(row.split('|').nth(1)?))
-        .collect();
-
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hvlp-broker"))
-        .arg("--help")
-        .output()
-        .unwrap();
-    let help = String::from_utf8(output.stdout).unwrap();
-    let options = help
-        .lines()
-        .filter(|line| line.trim_start().starts_with('-'));
-    let in_help: Vec<_> = options.filter_map(first_option).collect();
-
-    assert!(
-        !in_help.is_empty(),
-        "`hvlp-broker --help` lists no option:\n{help}"
-    );
-    assert_eq!(
-        in_readme, in_help,
-        "README.md: list the options as `hvlp-broker --help` does"
-    );
-}
-
-/// `--listen` of "-l, --listen <ADDR>  where to listen".
-#[cfg(all(feature = "broker", feature = "cli"))]
-fn first_option(text: &str) -> Option<String> {
-    let (_, name) = text.split_once("--")?;
-    let is_of_name = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
-    Some(name.chars().take_while(is_of_name).collect())
-}
-
 /// Fails with all of `found`, one line each.
 fn report(found: impl IntoIterator<Item = String>) {
     let found: Vec<_> = found.into_iter().collect();

@@ -9,6 +9,8 @@ use hvlp::address::Address;
 use hvlp::config::{Config, ConfigError};
 use hvlp::metrics::Counters;
 use hvlp::{Broker, BrokerError};
+use jiff::Timestamp;
+use serde_json::json;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -30,6 +32,15 @@ struct Args {
     #[arg(long, env = "HVLP_INSECURE_ANONYMOUS", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]
     insecure_anonymous: bool,
+
+    /// Threads that serve, 1 to 63 [default: the CPUs that this process may use]
+    #[arg(short, long, value_name = "N", env = "HVLP_REACTORS")]
+    reactors: Option<String>,
+
+    /// Keep each reactor on a CPU of its own
+    #[arg(long, env = "HVLP_PIN", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    pin: bool,
 
     /// What one session may be owed before it is closed as too slow [default: 8MiB]
     #[arg(long, value_name = "SIZE", env = "HVLP_OUTBOUND_MAX")]
@@ -79,7 +90,7 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
-            eprintln!("hvlp-broker: {}", one_line(&error));
+            let _ = writeln!(io::stderr(), "hvlp-broker: {}", one_line(&error));
             return ExitCode::from(exit::USAGE);
         }
         // Help and version, which were asked for.
@@ -88,22 +99,27 @@ fn main() -> ExitCode {
     if args.set.iter().any(|assignment| assignment == "help") {
         return print_keys();
     }
-    let _logs_until_exit = start_logging(args.log, args.log_level);
+    let form = args.log;
+    let logs = start_logging(form, args.log_level);
     let broker = config(args).map_err(BrokerError::from);
     let ended = broker.and_then(|config| {
-        let outbound_max = config.show("listener.outbound_max").unwrap_or_default();
-        let open = config.insecure_anonymous;
+        let who = Audience::of(&config);
         Broker::builder()
             .config(config)
-            .run(|addresses| greet(addresses, open, &outbound_max))
+            .run(|addresses| greet(form, addresses, &who))
     });
+    if let Ok(counters) = &ended {
+        log_counters(counters);
+    }
+    // What is still in the queue comes before the last line.
+    drop(logs);
     match ended {
         Ok(counters) => {
-            part(&counters);
+            part(form, &counters);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("hvlp-broker: {error}");
+            let _ = writeln!(io::stderr(), "hvlp-broker: {error}");
             ExitCode::from(exit_code(&error))
         }
     }
@@ -128,14 +144,19 @@ fn config(args: Args) -> Result<Config, ConfigError> {
         config.listen = args.listen;
     }
     config.insecure_anonymous = args.insecure_anonymous;
-    for assignment in &args.set {
-        config.set(assignment)?;
+    config.pin = args.pin;
+    if let Some(count) = args.reactors {
+        config.set(&format!("reactors={count}"))?;
     }
     if let Some(size) = args.outbound_max {
         config.set(&format!("listener.outbound_max={size}"))?;
     }
     if let Some(duration) = args.busy_poll {
         config.set(&format!("busy_poll={duration}"))?;
+    }
+    // Last: what is typed goes before a variable, and these have none.
+    for assignment in &args.set {
+        config.set(assignment)?;
     }
     Ok(config)
 }
@@ -155,29 +176,57 @@ fn start_logging(form: LogForm, level: LevelFilter) -> WorkerGuard {
     guard
 }
 
-/// One screen: what listens, who may connect, what happens to the slow, what to type next.
-fn greet(addresses: &[Address], insecure: bool, outbound_max: &str) {
+/// What a user is told of who is served, and by how much.
+struct Audience {
+    insecure: bool,
+    reactors: usize,
+    outbound_max: String,
+}
+
+impl Audience {
+    fn of(config: &Config) -> Self {
+        Self {
+            insecure: config.insecure_anonymous,
+            reactors: config.reactors,
+            outbound_max: config.show("listener.outbound_max").unwrap_or_default(),
+        }
+    }
+}
+
+/// What listens; for people one screen: who may connect, what becomes of the slow, what to type.
+fn greet(form: LogForm, addresses: &[Address], audience: &Audience) {
+    let Audience {
+        insecure,
+        reactors,
+        outbound_max,
+    } = audience;
     let listening: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    let who = if insecure {
-        "everyone who can reach it, without login"
-    } else {
-        "this host alone"
-    };
-    let server = &listening[0];
-    // Talk, which nobody need be there to read.
-    let _ = writeln!(
-        io::stderr(),
-        "hvlp-broker {} listening on {}\n  serves {who}; a subscriber that is owed {outbound_max} \
-         is closed\n  try: hvlp -s {server} sub hello\n       hvlp -s {server} pub hello world",
-        env!("CARGO_PKG_VERSION"),
-        listening.join(", "),
-    );
-    if insecure {
+    match form {
+        LogForm::Text => {
+            let who = match insecure {
+                true => "everyone who can reach it, without login",
+                false => "this host alone",
+            };
+            let threads = if *reactors == 1 { "" } else { "s" };
+            let server = &listening[0];
+            // Talk, which nobody need be there to read.
+            let _ = writeln!(
+                io::stderr(),
+                "hvlp-broker {} listening on {}\n  {reactors} reactor{threads}, serves {who}; a \
+                 subscriber that is owed {outbound_max} is closed\n  try: hvlp -s {server} sub \
+                 hello\n       hvlp -s {server} pub hello world",
+                env!("CARGO_PKG_VERSION"),
+                listening.join(", "),
+            );
+        }
+        LogForm::Json => say_json("listening", &json!({ "addresses": listening })),
+    }
+    if *insecure {
         tracing::warn!("--insecure-anonymous: everyone who can reach a listener reads and writes");
     }
 }
 
-fn part(counters: &Counters) {
+fn log_counters(counters: &Counters) {
     for (name, label, value) in counters
         .samples()
         .into_iter()
@@ -185,15 +234,37 @@ fn part(counters: &Counters) {
     {
         tracing::debug!(label, value, "{name}");
     }
-    let (written, dropped) = (
+}
+
+fn part(form: LogForm, counters: &Counters) {
+    let (sessions, written, dropped) = (
+        counters.sessions_opened,
         counters.deliveries_written,
         counters.deliveries_dropped.total(),
     );
-    let _ = writeln!(
-        io::stderr(),
-        "hvlp-broker stopped: {} sessions served, {written} deliveries written, {dropped} dropped",
-        counters.sessions_opened,
-    );
+    match form {
+        LogForm::Text => {
+            let _ = writeln!(
+                io::stderr(),
+                "hvlp-broker stopped: {sessions} sessions served, {written} deliveries written, \
+                 {dropped} dropped",
+            );
+        }
+        LogForm::Json => say_json(
+            "stopped",
+            &json!({ "sessions": sessions, "written": written, "dropped": dropped }),
+        ),
+    }
+}
+
+/// A line like those of the log, whatever its level: who starts a broker waits for the first one.
+fn say_json(message: &str, fields: &serde_json::Value) {
+    let now = format!("{:.6}", Timestamp::now());
+    let mut line = json!({ "timestamp": now, "level": "INFO", "message": message });
+    if let (Some(line), Some(fields)) = (line.as_object_mut(), fields.as_object()) {
+        line.extend(fields.clone());
+    }
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn print_keys() -> ExitCode {

@@ -7,36 +7,64 @@ use std::time::Duration;
 use std::{io, thread};
 
 use crate::address::Address;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, cpus};
 use crate::handler::SessionHandler;
 use crate::metrics::Counters;
-use crate::reactor::{Command, Mailbox, Reactor};
+use crate::reactor::{Command, Peers, Reactor};
 use crate::session::SessionInfo;
 
-/// A broker that runs on a thread of its own. Dropping the handle stops it and waits for its end.
+/// Reactors that do not run yet.
+pub(super) struct Reactors<H> {
+    pub(super) reactors: Vec<Reactor<H>>,
+    pub(super) peers: Arc<Peers>,
+    /// Whether each is kept on a CPU of its own.
+    pub(super) pin: bool,
+}
+
+/// A broker that runs on threads of its own. Dropping the handle stops it and waits for its end.
 #[derive(Debug)]
 pub struct BrokerHandle {
     addresses: Vec<Address>,
-    mailbox: Arc<Mailbox>,
-    /// `None` once it was joined.
-    thread: Option<JoinHandle<io::Result<Counters>>>,
+    peers: Arc<Peers>,
+    /// Empty once they were joined.
+    threads: Vec<JoinHandle<io::Result<Counters>>>,
 }
 
 impl BrokerHandle {
     pub(super) fn start<H: SessionHandler>(
-        reactor: Reactor<H>,
+        reactors: Reactors<H>,
         addresses: Vec<Address>,
     ) -> Result<Self, BrokerError> {
-        let mailbox = reactor.mailbox();
-        let thread = thread::Builder::new()
-            .name("hvlp-reactor-0".into())
-            .spawn(|| reactor.run())
-            .map_err(BrokerError::Start)?;
-        Ok(Self {
+        let Reactors {
+            reactors,
+            peers,
+            pin,
+        } = reactors;
+        let mut handle = Self {
             addresses,
-            mailbox,
-            thread: Some(thread),
-        })
+            peers,
+            threads: Vec::new(),
+        };
+        for (id, reactor) in reactors.into_iter().enumerate() {
+            let peers = Arc::clone(&handle.peers);
+            let run = move || {
+                let others = EndTogether(peers);
+                if pin {
+                    cpus::pin(id);
+                }
+                let ended = reactor.run();
+                if ended.is_err() {
+                    others.0.end();
+                }
+                ended
+            };
+            let thread = thread::Builder::new().name(format!("hvlp-reactor-{id}"));
+            // Should one not start, dropping the handle ends those that have.
+            handle
+                .threads
+                .push(thread.spawn(run).map_err(BrokerError::Start)?);
+        }
+        Ok(handle)
     }
 
     /// The first address that it listens on, with the port that the kernel chose.
@@ -49,23 +77,29 @@ impl BrokerHandle {
         &self.addresses
     }
 
-    /// Whether it still serves.
+    /// Whether it still serves, with all its reactors.
     pub fn is_alive(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
+        !self.threads.is_empty() && self.threads.iter().all(|thread| !thread.is_finished())
     }
 
     /// All sessions and what they are subscribed to, whole per session. Empty if it has ended.
     pub fn register(&self) -> RegisterSnapshot {
         RegisterSnapshot {
-            sessions: self.ask(Command::Sessions).unwrap_or_default(),
+            sessions: self.ask(Command::Sessions).into_iter().flatten().collect(),
         }
     }
 
     /// What it has counted so far. All zero if it has ended: `join` returns the last count.
     pub fn counters(&self) -> Counters {
-        self.ask(Command::Count).unwrap_or_default()
+        let mut sum = Counters::default();
+        for counters in self.ask(Command::Count) {
+            sum.add(&counters);
+        }
+        if self.peers.mailboxes.len() > 1 {
+            // One that two reactors have subscribers for is one topic all the same.
+            sum.topics = self.peers.directory.topic_count() as u64;
+        }
+        sum
     }
 
     /// Accepts no more, writes what sessions are owed within `drain_timeout`, and ends. Returns at
@@ -89,40 +123,58 @@ impl BrokerHandle {
     }
 
     pub(super) fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.mailbox))
+        Stopper(Arc::clone(&self.peers))
     }
 
     fn wait(&mut self) -> Result<Counters, BrokerError> {
-        let Some(thread) = self.thread.take() else {
-            return Ok(Counters::default());
-        };
-        match thread.join() {
-            Ok(ended) => ended.map_err(BrokerError::Reactor),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-                Err(BrokerError::Panicked(
-                    text.unwrap_or_else(|| "for no stated reason".into()),
-                ))
+        let mut sum = Counters::default();
+        let mut failure = None;
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(counters)) => sum.add(&counters),
+                Ok(Err(error)) => failure = Some(BrokerError::Reactor(error)),
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().cloned();
+                    let text =
+                        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                    let text = text.unwrap_or_else(|| "for no stated reason".into());
+                    failure = Some(BrokerError::Panicked(text));
+                }
             }
         }
+        failure.map_or(Ok(sum), Err)
     }
 
-    /// `None` if the reactor has ended.
-    fn ask<T>(&self, question: impl FnOnce(mpsc::Sender<T>) -> Command) -> Option<T> {
+    /// The answers of all reactors; none if one of them has ended.
+    fn ask<T>(&self, question: impl Fn(mpsc::Sender<T>) -> Command) -> Vec<T> {
         let (reply, answer) = mpsc::channel();
-        if !self.is_alive() {
-            return None;
-        }
-        self.mailbox.post(question(reply)).ok()?;
+        let asked = self
+            .peers
+            .mailboxes
+            .iter()
+            .all(|mailbox| self.is_alive() && mailbox.post(question(reply.clone())).is_ok());
+        let mut answers = Vec::new();
         // A reactor that ends leaves its mailbox, and the question in it, to this handle: the
-        // sender is never dropped, hence the look at the thread.
-        loop {
+        // sender is never dropped, hence the look at the threads.
+        while asked && answers.len() < self.peers.mailboxes.len() {
             match answer.recv_timeout(ALIVE_EVERY) {
-                Ok(answered) => return Some(answered),
-                Err(mpsc::RecvTimeoutError::Timeout) if self.is_alive() => {}
-                Err(_) => return answer.try_recv().ok(),
+                Ok(answered) => answers.push(answered),
+                Err(_) if self.is_alive() => {}
+                Err(_) => return Vec::new(),
             }
+        }
+        answers
+    }
+}
+
+/// On the thread of a reactor: when it panics the others end too, because what they share cannot be
+/// trusted any more.
+struct EndTogether(Arc<Peers>);
+
+impl Drop for EndTogether {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end();
         }
     }
 }
@@ -132,7 +184,7 @@ const ALIVE_EVERY: Duration = Duration::from_millis(20);
 
 impl Drop for BrokerHandle {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        if !self.threads.is_empty() {
             self.stop();
             // Nobody is left to be told how it ended.
             let _ = self.wait();
@@ -142,17 +194,15 @@ impl Drop for BrokerHandle {
 
 /// The right to stop a broker, from any thread.
 #[derive(Clone, Debug)]
-pub(super) struct Stopper(Arc<Mailbox>);
+pub(super) struct Stopper(Arc<Peers>);
 
 impl Stopper {
     pub(super) fn stop(&self) {
-        // A reactor that cannot be woken has ended.
-        let _ = self.0.post(Command::Stop);
+        self.0.stop();
     }
 
     pub(super) fn end(&self) {
-        // As above.
-        let _ = self.0.post(Command::End);
+        self.0.end();
     }
 }
 

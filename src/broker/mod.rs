@@ -11,17 +11,22 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::address::{Address, AddressError};
 use crate::config::{Config, ConfigError};
 use crate::handler::{Open, SessionHandler};
+use crate::mesh::Mesh;
 use crate::metrics::Counters;
-use crate::reactor::{Listener, Reactor};
+use crate::reactor::{Listener, Loop, Peers, Reactor};
+use crate::shard::Shard;
 
+mod cpus;
 mod descriptors;
 mod handle;
 mod signals;
 
+use handle::Reactors;
 pub use handle::{BrokerHandle, RegisterSnapshot};
 
 /// Where brokers come from: `Broker::builder()`.
@@ -87,7 +92,7 @@ impl<H: SessionHandler> Builder<H> {
         }
     }
 
-    /// Binds every address and serves on a thread of its own.
+    /// Binds every address and serves, each reactor on a thread of its own.
     ///
     /// # Errors
     /// An address cannot be bound, or must not be; nothing is served then.
@@ -103,8 +108,48 @@ impl<H: SessionHandler> Builder<H> {
             .map(Listener::address)
             .collect::<Result<_, _>>();
         let addresses = addresses.map_err(BrokerError::Start)?;
-        let reactor = Reactor::new(0, 1, &self.config, self.handler, listeners);
-        BrokerHandle::start(reactor.map_err(BrokerError::Start)?, addresses)
+        BrokerHandle::start(self.reactors(listeners)?, addresses)
+    }
+
+    /// One reactor per thread to be, the first of them with the listeners.
+    fn reactors(self, listeners: Vec<Listener>) -> Result<Reactors<H>, BrokerError> {
+        let count = self.config.reactors;
+        let loops = (0..count)
+            .map(|_| Loop::new())
+            .collect::<Result<Vec<_>, _>>();
+        let loops = loops.map_err(BrokerError::Start)?;
+        let peers = Peers::new(loops.iter().map(Loop::mailbox).collect());
+        let mut ends = match count {
+            1 => Vec::new(),
+            _ => Mesh::between(&peers.doorbells),
+        }
+        .into_iter();
+        let config = share(&self.config);
+        let mut listeners = Some(listeners);
+        let build = |(id, base): (u8, Loop)| {
+            let (handler, mesh) = (self.handler.clone(), ends.next());
+            let shard = |resolver| {
+                let shard = Shard::new(
+                    id,
+                    u8::try_from(count).expect("at most 63"),
+                    &config,
+                    handler,
+                    resolver,
+                );
+                match mesh {
+                    Some(mesh) => shard.with_peers(Arc::clone(&peers.directory), mesh),
+                    None => shard,
+                }
+            };
+            let listeners = listeners.take().unwrap_or_default();
+            Reactor::new(id, base, Arc::clone(&peers), shard, &config, listeners)
+        };
+        let reactors = (0..).zip(loops).map(build).collect::<Result<Vec<_>, _>>();
+        Ok(Reactors {
+            reactors: reactors.map_err(BrokerError::Start)?,
+            peers,
+            pin: config.pin,
+        })
     }
 
     /// Nobody has to log in yet, so only this host may reach the broker, unless the risk is taken.
@@ -135,6 +180,21 @@ impl<H: SessionHandler> Builder<H> {
         signals.end();
         ended
     }
+}
+
+/// What one reactor may have of the process's bounds: an equal share, rounded up.
+fn share(config: &Config) -> Config {
+    let mut config = config.clone();
+    let limits = &mut config.limits;
+    for bound in [
+        &mut limits.outbound_total_max,
+        &mut limits.held_total_max,
+        &mut limits.subscriptions_max,
+        &mut limits.topics_max,
+    ] {
+        *bound = bound.div_ceil(config.reactors);
+    }
+    config
 }
 
 /// Why a broker does not run.

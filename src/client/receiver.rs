@@ -89,7 +89,8 @@ impl Receiver {
     /// Reads and discards until the broker closes, which it does when it has everything.
     pub(super) fn drain(&mut self, limit: Duration) -> Result<(), ClientError> {
         let deadline = Instant::now() + limit;
-        loop {
+        // What is there is read even after the deadline, so a flood has to be ended here.
+        while Instant::now() < deadline {
             while self.decoded(MessageDecoder::decode)?.is_some() {}
             let read = self
                 .connection
@@ -100,15 +101,14 @@ impl Receiver {
                 }
                 Some(0) => return Ok(()),
                 Some(len) => self.decoder.advance(len),
-                None => {
-                    return Err(ClientError::TimedOut {
-                        address: self.connection.address().clone(),
-                        wait: Wait::Close,
-                        limit,
-                    });
-                }
+                None => break,
             }
         }
+        Err(ClientError::TimedOut {
+            address: self.connection.address().clone(),
+            wait: Wait::Close,
+            limit,
+        })
     }
 
     fn next<T>(

@@ -256,7 +256,8 @@ impl Shared {
     /// Until when a sender that starts waiting now waits for a connection.
     pub(super) fn write_deadline(&self) -> Option<Instant> {
         let timeout = self.settings.write_timeout?;
-        Some(Instant::now() + timeout)
+        // A time too far away to be expressed is as good as none.
+        Instant::now().checked_add(timeout)
     }
 
     /// The error of a sender whose time is up before there is a connection again.
@@ -283,6 +284,8 @@ impl Shared {
         state.connecting = false;
         self.changed.notify_all();
         match opened.and_then(|connection| state.restore(connection)) {
+            // Disconnected meanwhile: the new connection closes as this drops it.
+            Ok(_) if state.disconnected => Err(ClientError::Disconnected),
             Ok(connection) => {
                 state.connection = Some(Arc::new(connection));
                 state.failures = 0;

@@ -17,24 +17,25 @@ use crate::arena::{Arena, Piece};
 use crate::config::Config;
 use crate::deadline::Timestamp;
 use crate::handler::{Resolver, SessionHandler};
-use crate::metrics::{Counters, RefuseReason};
-use crate::reactor::connections::{Connection, Connections};
+use crate::metrics::Counters;
+use crate::reactor::connections::Connections;
 use crate::reactor::journal::Journal;
-use crate::reactor::listener::Accepted;
 use crate::reactor::staging::Staging;
-use crate::reactor::transport::Transport;
-use crate::reactor::{Command, Listener, Mailbox};
-use crate::session::{Peer, SessionKey};
+use crate::reactor::{Command, Listener, Mailbox, Peers};
+use crate::session::SessionKey;
 use crate::shard::{Gone, Outgoing, Shard};
 
+mod accepting;
 mod closing;
 
 /// One thread's loop and all that it works on.
 #[derive(Debug)]
 pub(crate) struct Reactor<H> {
+    id: usize,
     poll: Poll,
     events: Events,
     mailbox: Arc<Mailbox>,
+    peers: Arc<Peers>,
     listeners: Vec<Listener>,
     first_listener: usize,
     shard: Shard<H>,
@@ -51,6 +52,28 @@ pub(crate) struct Reactor<H> {
     epoch: Instant,
     now: Timestamp,
     stopping: Option<Timestamp>,
+    /// It has told its peers that it will publish nothing any more.
+    is_quiet: bool,
+}
+
+/// What a reactor waits with, made before the reactor, because its peers need its mailbox.
+#[derive(Debug)]
+pub(crate) struct Loop {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Loop {
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mailbox = Mailbox::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Self { poll, mailbox })
+    }
+
+    /// Where other threads leave commands for this reactor.
+    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
 }
 
 /// What is left to do for a session whose turn to be read has passed.
@@ -60,6 +83,8 @@ enum Left {
     More,
 }
 
+/// A doorbell is never lost; should it be, its owner looks after this time.
+const BACKSTOP: Duration = Duration::from_secs(1);
 const WAKER: Token = Token(usize::MAX);
 /// Listeners come behind every possible session key.
 const LISTENER_BASE: usize = 1 << 62;
@@ -76,16 +101,16 @@ fn key_of(token: Token) -> SessionKey {
 }
 
 impl<H: SessionHandler> Reactor<H> {
-    /// Reactor `id`, from 0, of `count`; it serves `listeners` once it runs.
+    /// Reactor `id` among `peers`, which serves `listeners` too once it runs.
     pub(crate) fn new(
         id: u8,
-        count: u8,
+        base: Loop,
+        peers: Arc<Peers>,
+        shard: impl FnOnce(Resolver) -> Shard<H>,
         config: &Config,
-        handler: H,
         mut listeners: Vec<Listener>,
     ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let mailbox = Mailbox::new(Waker::new(poll.registry(), WAKER)?);
+        let Loop { poll, mailbox } = base;
         for (index, listener) in listeners.iter_mut().enumerate() {
             listener.register(poll.registry(), Token(LISTENER_BASE + index))?;
         }
@@ -95,12 +120,14 @@ impl<H: SessionHandler> Reactor<H> {
             Resolver::new(move |resolution| drop(mailbox.post(Command::Resolve(resolution))))
         };
         Ok(Self {
+            id: usize::from(id),
             poll,
             events: Events::with_capacity(EVENTS_PER_WAIT),
             mailbox,
+            peers,
             listeners,
             first_listener: 0,
-            shard: Shard::new(id, count, config, handler, resolver),
+            shard: shard(resolver),
             arena: Arena::new(),
             connections: Connections::default(),
             ready: VecDeque::new(),
@@ -111,12 +138,8 @@ impl<H: SessionHandler> Reactor<H> {
             epoch: Instant::now(),
             now: Timestamp::default(),
             stopping: None,
+            is_quiet: false,
         })
-    }
-
-    /// Where other threads leave commands for this reactor.
-    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
-        Arc::clone(&self.mailbox)
     }
 
     /// Serves until it is stopped and every session has ended; returns what was counted.
@@ -124,7 +147,9 @@ impl<H: SessionHandler> Reactor<H> {
         while !self.is_finished() {
             self.wait()?;
             self.read();
+            self.deliver();
             self.flush();
+            self.hand_over();
             self.expire();
             self.reap();
         }
@@ -148,13 +173,27 @@ impl<H: SessionHandler> Reactor<H> {
                 .map_or(until, |deadline| deadline.min(until));
             while self.now < until {
                 self.poll(Some(Duration::ZERO))?;
-                if !self.events.is_empty() {
+                if !self.events.is_empty() || self.shard.has_mesh_work() {
                     return Ok(());
                 }
             }
         }
-        let timeout = self.deadline().map(|deadline| deadline.since(self.now));
-        self.poll(timeout)
+        let deadline = self.deadline().map(|deadline| deadline.since(self.now));
+        if self.peers.mailboxes.len() == 1 {
+            return self.poll(deadline);
+        }
+        let doorbell = Arc::clone(&self.peers.doorbells[self.id]);
+        doorbell.park();
+        let timeout = match self.shard.has_mesh_work() {
+            true => Duration::ZERO,
+            false => deadline.map_or(BACKSTOP, |deadline| deadline.min(BACKSTOP)),
+        };
+        let polled = self.poll(Some(timeout));
+        doorbell.unpark();
+        if self.events.is_empty() && timeout == BACKSTOP && self.shard.has_mesh_work() {
+            self.shard.count_doorbell_missed();
+        }
+        polled
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -167,8 +206,9 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn has_work(&self) -> bool {
-        !self.ready.is_empty()
+        (!self.ready.is_empty() && !self.shard.is_spilling())
             || self.shard.is_dirty()
+            || self.shard.has_mesh_work()
             || self
                 .listeners
                 .iter()
@@ -190,8 +230,11 @@ impl<H: SessionHandler> Reactor<H> {
     fn read(&mut self) {
         self.shard.begin_turn();
         self.take_events();
+        self.resume();
         self.accept();
-        self.read_ready();
+        if !self.shard.is_spilling() {
+            self.read_ready();
+        }
     }
 
     fn take_events(&mut self) {
@@ -237,6 +280,7 @@ impl<H: SessionHandler> Reactor<H> {
     fn take_commands(&mut self) {
         for command in self.mailbox.take() {
             match command {
+                Command::Adopt(transport, peer) => self.adopt(transport, peer),
                 Command::Resolve(resolution) => self.shard.resolve(self.now, resolution),
                 Command::Count(reply) => {
                     // Whoever asked may have stopped waiting.
@@ -253,16 +297,13 @@ impl<H: SessionHandler> Reactor<H> {
                 }
             }
         }
-        while let Some(key) = self.shard.next_resumed() {
-            self.make_ready(key);
-        }
     }
 
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.listeners.clear();
             self.stop_until(self.now + self.config.drain_timeout);
-            self.shard.drain();
+            self.shard.stop_reading();
         }
     }
 
@@ -274,45 +315,11 @@ impl<H: SessionHandler> Reactor<H> {
             .collect();
     }
 
-    fn accept(&mut self) {
-        let mut budget = self.config.limits.accept_per_turn;
-        let count = self.listeners.len();
-        // Another one goes first each turn, so that none can use up the budget for ever.
-        let first = (self.first_listener + 1) % count.max(1);
-        self.first_listener = first;
-        for index in (0..count).map(|offset| (first + offset) % count) {
-            while budget > 0 && self.listeners[index].is_due(self.now) {
-                budget -= 1;
-                match self.listeners[index].accept(self.now) {
-                    Accepted::Connection(transport, peer) => self.adopt(transport, peer),
-                    Accepted::Lost | Accepted::None => {}
-                    Accepted::NoDescriptors { error, refused } => {
-                        if refused {
-                            self.shard.refuse(RefuseReason::NoDescriptors);
-                        }
-                        self.journal.no_descriptors(self.now, &error);
-                    }
-                }
-            }
+    /// Puts those back on the ready list that are read again.
+    fn resume(&mut self) {
+        while let Some(key) = self.shard.next_resumed() {
+            self.make_ready(key);
         }
-    }
-
-    fn adopt(&mut self, mut transport: Transport, peer: Peer) {
-        let Ok(key) = self.shard.open(self.now, peer) else {
-            return;
-        };
-        if let Err(error) = transport.configure(&self.config.listener) {
-            self.journal.option_refused(&error);
-        }
-        if transport
-            .register(self.poll.registry(), token(key))
-            .is_err()
-        {
-            self.shard.forget(key, RefuseReason::RegisterFailed);
-            return;
-        }
-        Journal::opened(self.shard.number(key), peer);
-        self.connections.insert(Connection::new(key, transport));
     }
 
     fn make_ready(&mut self, key: SessionKey) {
@@ -440,6 +447,38 @@ impl<H: SessionHandler> Reactor<H> {
             connection.is_read_closed = true;
         }
         self.make_ready(key);
+    }
+
+    // ---- deliver and hand over
+
+    fn deliver(&mut self) {
+        let mut budget = self.config.limits.read_per_turn;
+        while budget > 0 {
+            let Some(len) = self.shard.deliver(&mut self.arena) else {
+                break;
+            };
+            budget = budget.saturating_sub(len);
+            if self.shard.has_pieces_enough() {
+                self.flush();
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.shard.hand_over(self.now);
+        // Before the loop asks whether it may sleep: nothing else will say that they can be read.
+        self.resume();
+        if self.stopping.is_none() {
+            return;
+        }
+        if !self.is_quiet && self.shard.is_handed_over() {
+            self.is_quiet = true;
+            self.peers.become_quiet();
+        }
+        // All that anybody accepted has arrived: what sessions are owed now is all they will get.
+        if self.peers.are_quiet() && self.shard.is_delivered() {
+            self.shard.drain();
+        }
     }
 
     fn expire(&mut self) {

@@ -205,24 +205,26 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// Closes the sessions with the largest backlogs until all together take 90 % of their bound.
+    /// What belongs to sessions that are leaving counts as gone: this turn offers it a last time.
     fn evict(&mut self) {
-        let mut backlogs: Vec<_> = self
-            .sessions
-            .iter()
-            .map(|(key, session)| (session.outbound.backlog_bytes(), key))
-            .filter(|(bytes, _)| *bytes > 0)
-            .collect();
-        backlogs.sort_unstable_by(|a, b| b.cmp(a));
+        let backlogs = self.sessions.iter().map(|(key, session)| {
+            (
+                session.outbound.backlog_bytes(),
+                key,
+                session.closing.is_some(),
+            )
+        });
+        let (leaving, mut staying): (Vec<_>, Vec<_>) = backlogs
+            .filter(|(bytes, ..)| *bytes > 0)
+            .partition(|(.., is_leaving)| *is_leaving);
+        let leaving: usize = leaving.iter().map(|(bytes, ..)| bytes).sum();
+        staying.sort_unstable_by(|a, b| b.cmp(a));
         let target = self.limits.outbound_total_max / 10 * 9;
-        for (_, key) in backlogs {
-            if self.backlog_total <= target {
+        for (_, key, _) in staying {
+            if self.backlog_total - leaving <= target {
                 break;
             }
-            // One that is leaving already gives its backlog up at once, for its own reason.
-            match self.sessions.get(key).and_then(|session| session.closing) {
-                Some(reason) => self.drop_owed(key, DropReason::of_close(reason)),
-                None => self.close(key, CloseReason::SlowConsumerEvicted),
-            }
+            self.close(key, CloseReason::SlowConsumerEvicted);
         }
     }
 

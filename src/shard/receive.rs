@@ -5,6 +5,7 @@ use crate::deadline::Timestamp;
 use crate::handler::{ConnectAnswer, ConnectRequest, SessionHandler, SessionView, Verdict};
 use crate::metrics::{DiscardCause, DropReason};
 use crate::packet::{Frame, HEADER_LEN, Packet, Topics, id};
+use crate::register::Route;
 use crate::session::{CloseReason, Foreign, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::run::{Run, Step, is_same};
@@ -116,7 +117,7 @@ impl<H: SessionHandler> Shard<H> {
             match step {
                 Step::Publish { topic, data, same } => {
                     if !same {
-                        self.end_run(key, piece, run.take());
+                        self.end_run(key, piece, bytes, run.take());
                     }
                     let mut verdict = self.on_publish(view, topic, data);
                     if verdict == Verdict::Allow {
@@ -125,14 +126,14 @@ impl<H: SessionHandler> Shard<H> {
                         at = run.end;
                     }
                     if verdict == Verdict::Discard {
-                        self.end_run(key, piece, run.take());
+                        self.end_run(key, piece, bytes, run.take());
                         self.counters.frames_read += 1;
                         self.counters.count_discarded(DiscardCause::Denied, 1);
                         at += len;
                     }
                 }
                 Step::Other(frame) => {
-                    self.end_run(key, piece, run.take());
+                    self.end_run(key, piece, bytes, run.take());
                     self.counters.frames_read += 1;
                     next = self.on_frame(now, key, view, frame);
                     connected = self.is_connected(key);
@@ -143,7 +144,7 @@ impl<H: SessionHandler> Shard<H> {
                 break;
             }
         }
-        self.end_run(key, piece, run.take());
+        self.end_run(key, piece, bytes, run.take());
         if let Some(session) = self.sessions.get_mut(key) {
             session.frames_in += self.counters.frames_read - frames_before;
         }
@@ -184,23 +185,59 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Gives a run to everyone who wants it.
     #[inline]
-    fn end_run(&mut self, publisher: SessionKey, piece: Piece, run: Run<'_>) {
+    fn end_run(&mut self, publisher: SessionKey, piece: Piece, bytes: &[u8], run: Run<'_>) {
         if run.frames == 0 {
             return;
         }
         self.counters.frames_read += u64::from(run.frames);
         self.counters
             .count_accepted(id::PUBLISH, u64::from(run.frames));
-        let Some(route) = self.register.route(run.topic.as_bytes()) else {
+        let topic = run.topic.as_bytes();
+        let others = match &mut self.remote {
+            None => 0,
+            Some(remote) => {
+                let route = self.register.route(topic);
+                remote.wanted_by(topic, route.and_then(Route::interest))
+            }
+        };
+        self.forward(others, publisher, &bytes[run.start..run.end]);
+        let piece = piece.part(run.start, run.end);
+        let matched = self.fan_out(topic, Some(publisher), piece, run.frames);
+        if matched == 0 && others == 0 {
             self.counters.publishes_unmatched += u64::from(run.frames);
+        }
+    }
+
+    /// Appends a run for every shard whose bit is set.
+    fn forward(&mut self, mut shards: u64, publisher: SessionKey, run: &[u8]) {
+        let Some(remote) = &mut self.remote else {
             return;
         };
-        let piece = piece.part(run.start, run.end);
-        let frames = u64::from(run.frames);
+        while shards != 0 {
+            remote
+                .mesh
+                .forward(shards.trailing_zeros() as usize, publisher, run);
+            shards &= shards - 1;
+        }
+    }
+
+    /// Gives a run to everyone here who wants it, except its publisher; returns how many deliveries
+    /// that are.
+    #[inline]
+    pub(super) fn fan_out(
+        &mut self,
+        topic: &[u8],
+        publisher: Option<SessionKey>,
+        piece: Piece,
+        frames: u32,
+    ) -> u64 {
+        let Some(route) = self.register.route(topic) else {
+            return 0;
+        };
         let mut matched = 0;
         let mut starved = Vec::new();
         for &subscriber in route.subscribers() {
-            if subscriber == publisher {
+            if Some(subscriber) == publisher {
                 continue;
             }
             let Some(session) = self.sessions.get_mut(subscriber) else {
@@ -209,14 +246,14 @@ impl<H: SessionHandler> Shard<H> {
             if session.closing.is_some() || session.outbound.broken {
                 continue;
             }
-            matched += frames;
-            session.deliveries += frames;
+            matched += u64::from(frames);
+            session.deliveries += u64::from(frames);
             if session
                 .outbound
-                .push(&mut self.pieces, piece, run.frames)
+                .push(&mut self.pieces, piece, frames)
                 .is_err()
             {
-                starved.push((subscriber, frames));
+                starved.push(subscriber);
                 continue;
             }
             if !session.outbound.dirty {
@@ -224,14 +261,12 @@ impl<H: SessionHandler> Shard<H> {
                 self.dirty.push(subscriber);
             }
         }
-        for (subscriber, frames) in starved {
-            self.count_dropped(subscriber, DropReason::NoMemory, frames);
+        for subscriber in starved {
+            self.count_dropped(subscriber, DropReason::NoMemory, u64::from(frames));
             self.close(subscriber, CloseReason::NoMemory);
         }
         self.counters.deliveries_matched += matched;
-        if matched == 0 {
-            self.counters.publishes_unmatched += frames;
-        }
+        matched
     }
 
     /// Everything but a well-formed PUBLISH of a connected session.
@@ -267,7 +302,9 @@ impl<H: SessionHandler> Shard<H> {
                 self.counters.count_accepted(id::UNSUBSCRIBE, 1);
                 for topic in topics {
                     self.handler.on_unsubscribe(view, topic);
-                    self.register.unsubscribe(key, [topic]);
+                    if self.register.unsubscribe(key, [topic]) > 0 {
+                        self.withdraw(topic);
+                    }
                 }
                 Next::Go
             }
@@ -325,7 +362,11 @@ impl<H: SessionHandler> Shard<H> {
                 self.close(key, CloseReason::LimitSubscriptions);
                 return Next::Stop;
             }
+            let is_first = self.register.subscribers(topic).is_empty();
             self.register.subscribe(key, [topic]);
+            if is_first {
+                self.announce(topic);
+            }
         }
         if granted == 0 && denied > 0 {
             return self.discard(now, key, DiscardCause::Denied);

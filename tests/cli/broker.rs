@@ -73,3 +73,18 @@ fn ping_prints_each_round_trip_and_a_summary() {
         assert!(objects[2][name].as_f64().unwrap() > 0.0, "{name}");
     }
 }
+
+#[test]
+fn ping_sums_up_what_it_has_when_the_broker_goes() {
+    let broker = Broker::builder().listen("127.0.0.1:0").unwrap();
+    let broker = broker.spawn().unwrap();
+    let server = broker.local_addr().to_string();
+    let mut ping = spawn(&server, &["ping", "-i", "10ms"]);
+    let lines = lines_of(ping.stdout.take().unwrap());
+    while !lines.recv_timeout(crate::LONG).unwrap().starts_with("2: ") {}
+    broker.stop();
+    broker.join().unwrap();
+    let summary = lines.iter().last().unwrap();
+    assert!(summary.contains(" sent, 0 lost, min "), "{summary}");
+    assert_eq!(ping.wait().unwrap().code(), Some(1));
+}

@@ -80,6 +80,15 @@ fn nothing_listens_is_exit_3_and_tells_what_to_start() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_exit_code_stands_when_nobody_can_read_why() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut command = std_hvlp(&["-s", "unix:/nonexistent/hvlp.sock", "sub", "a"]);
+    let status = command.stderr(full.unwrap()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
 fn a_server_that_is_no_broker_is_exit_3() {
     let peer = Peer::once(|mut connection| {
         connection.expect(CONNECT);
@@ -113,8 +122,14 @@ fn wrong_usage_is_exit_2_and_says_what_would_be_right() {
             vec!["sub", "a", "-v", "--json"],
             "-v and -N are for text and hex",
         ),
+        (
+            vec!["sub", "a", "--rate", "-o", "hex"],
+            "--rate prints no data",
+        ),
         (vec!["sub", "a", "-F", "%z"], "has no meaning"),
+        (vec!["sub", "a", "-F", "%p", "-v"], "cannot be used with"),
         (vec!["sub", "a", "-W", "0s"], "0 is no time"),
+        (vec!["ping", "-i", "200000000000y"], "a century is the most"),
         (vec!["-s", "a/b:1", "sub", "a"], "write host:port"),
         (
             vec!["-s", "unix:/x", "-p", "1", "sub", "a"],
@@ -153,7 +168,7 @@ fn each_option_has_its_variable() {
     command
         .env("HVLP_COUNT", "1")
         .env("HVLP_OUTPUT", "hex")
-        .env("HVLP_QUIET", "true");
+        .env("HVLP_QUIET", "1");
     command.assert().code(0).stdout("31\n").stderr("");
     peer.join();
 }

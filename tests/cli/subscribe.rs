@@ -1,6 +1,9 @@
 //! `hvlp sub`.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::peer::{Connection, Peer};
 use crate::{CONNECT, DISCONNECT, hvlp, line_of, spawn};
@@ -173,6 +176,57 @@ fn l8_a_reader_that_leaves_ends_it_with_0() {
     child.stderr.unwrap().read_to_string(&mut talk).unwrap();
     assert_eq!(talk, "subscribed, waiting\n");
     peer.join();
+}
+
+/// Whether the program, signalled while `play` goes on, ends by that signal; what it printed.
+fn interrupted(
+    signal: Signal,
+    arguments: &[&str],
+    play: impl FnOnce(Connection) + Send + 'static,
+) -> Vec<u8> {
+    let peer = subscribed(play);
+    let mut child = spawn(&peer.address.to_string(), arguments);
+    let mut output = child.stdout.take().unwrap();
+    let mut printed = vec![0];
+    output.read_exact(&mut printed).unwrap();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    output.read_to_end(&mut printed).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+    peer.join();
+    printed
+}
+
+#[test]
+fn l8_an_interrupted_one_prints_what_it_has_and_ends_by_the_signal() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let silent = |mut connection: Connection| {
+            connection.write(&[0x05, 0x04, 0x01, 0x61, 0x31, 0x32]);
+            let _ = connection.0.read(&mut [0]);
+        };
+        assert_eq!(interrupted(signal, &["sub", "a", "-N"], silent), b"12");
+    }
+}
+
+#[test]
+fn l8_a_flood_that_is_interrupted_ends_with_a_whole_line() {
+    let flood = |mut connection: Connection| {
+        let frames = [[0x05, 0x06, 0x01, 0x61, 0x31, 0x32, 0x33, 0x34]; 1000].concat();
+        while std::io::Write::write_all(&mut connection.0, &frames).is_ok() {}
+    };
+    let printed = interrupted(Signal::INT, &["sub", "a"], flood);
+    let lines = printed.split(|&byte| byte == b'\n');
+    let last = lines.clone().count() - 1;
+    for (at, line) in lines.enumerate() {
+        assert_eq!(line, if at < last { &b"1234"[..] } else { b"" });
+    }
+}
+
+#[test]
+fn a_rate_ends_with_what_came_since_its_last_line() {
+    let text = String::from_utf8(printed(&[b"1", b"22"], &["--rate", "-o", "json"])).unwrap();
+    let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+    assert!(line["messages_per_s"].as_f64().unwrap() > 0.0, "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Rows L of the fault catalogue: each kind of bad end has its own error.
+//! Rows L of `tests/FAULTS-COVERAGE.md`: each kind of bad end has its own error.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -225,5 +225,23 @@ fn a_half_that_goes_on_after_disconnect_is_told_so() {
     assert!(matches!(ended, ClientError::Disconnected), "{ended}");
     let refused = second.subscribe(["a"]).unwrap_err();
     assert!(matches!(refused, ClientError::Disconnected), "{refused}");
+    peer.join();
+}
+
+#[test]
+fn l4_a_peer_that_sends_for_ever_and_never_closes_does_not_hold_a_disconnect() {
+    let peer = Peer::once(|mut connection| {
+        connection.expect(CONNECT);
+        let frames = [[0x05, 0x03, 0x01, 0x61, 0x31]; 1000].concat();
+        while std::io::Write::write_all(&mut connection.0, &frames).is_ok() {}
+    });
+    let client = Client::connect(&peer.address).unwrap();
+    let error = client.disconnect().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("close the connection within 5s"),
+        "{error}"
+    );
     peer.join();
 }

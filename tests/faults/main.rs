@@ -1,4 +1,5 @@
-//! The rows of the catalogue of faults, each as a claim with its id in front.
+//! The rows of the catalogue of faults (`tests/FAULTS-COVERAGE.md`), each as a claim with its id in
+//! front.
 //!
 //! Over real sockets on ports of their own, beside a canary that must lose nothing; what is about
 //! time or about every offset drives a shard in memory. The tests read `/proc`.
@@ -18,6 +19,7 @@ mod malformed;
 mod pace;
 #[cfg(feature = "cli")]
 mod process;
+mod reactors;
 mod shapes;
 mod state;
 #[path = "../support/mod.rs"]

@@ -1,13 +1,15 @@
 //! The daemon as a process: signals, limits of the kernel, exit codes and what it says.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::malformed::FOREIGN;
-use crate::support::{Canary, End, Peer, Process, wait_until, wire};
+use crate::support::{Canary, End, Peer, Process, command, wait_until, wire};
 
 /// A subscriber of "a" that is known to be one, because a message has come through.
 fn subscriber(process: &Process) -> Peer {
@@ -275,6 +277,7 @@ fn wrong_usage_is_one_line_with_what_to_do() {
         (&["positional"], 2, "positional"),
         (&["--log", "xml"], 2, "json"),
         (&["--set", "limits.sesions_max=5"], 3, "limits.sessions_max"),
+        (&["--set", "nonsense=5"], 3, "--set help"),
         (&["--set", "limits.sessions_max=0"], 3, "from 1"),
         (&["--outbound-max", "8"], 3, "8MiB"),
         (&["--busy-poll", "0s"], 3, "busy_poll"),
@@ -288,4 +291,45 @@ fn wrong_usage_is_one_line_with_what_to_do() {
         assert!(lines[0].starts_with("hvlp-broker: "), "{lines:?}");
         assert!(lines[0].contains(lesson), "{lesson} in {lines:?}");
     }
+}
+
+#[test]
+fn what_is_typed_goes_before_a_variable() {
+    let mut broker = command(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--set",
+        "listener.outbound_max=2MiB",
+    ]);
+    let broker = Process::spawn(broker.env("HVLP_OUTBOUND_MAX", "1MiB"));
+    let owed = "a subscriber that is owed 2MiB is closed";
+    wait_until("the greeting is whole", || {
+        broker.lines().iter().any(|line| line.contains(owed))
+    });
+}
+
+#[test]
+fn with_json_every_line_is_an_object_from_the_addresses_to_the_end() {
+    let args = ["--listen", "127.0.0.1:0", "--log", "json", "--log-level"];
+    let mut child = command(&args)
+        .arg("debug")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(|line| {
+        let line = line.unwrap();
+        let object: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        object
+    });
+    let listening = lines.find(|line| line["message"] == "listening").unwrap();
+    let address: SocketAddr = listening["addresses"][0].as_str().unwrap().parse().unwrap();
+    drop(TcpStream::connect(address).unwrap());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["message"], &last["dropped"]),
+        (&"stopped".into(), &0.into())
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -16,7 +16,7 @@ pub(crate) use canary::Canary;
 pub(crate) use peer::{End, Peer};
 pub(crate) use prng::Prng;
 #[cfg(feature = "cli")]
-pub(crate) use process::Process;
+pub(crate) use process::{Process, command};
 
 /// Long enough for a machine that is busy with something else; nothing is judged by it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

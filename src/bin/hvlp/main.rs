@@ -5,9 +5,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod exit;
+mod interruption;
 mod output;
 mod ping;
 mod publish;
@@ -16,9 +18,10 @@ mod shell;
 mod subscribe;
 
 use self::exit::{Exit, Failure};
+use self::output::talk;
 use self::server::Server;
 
-/// Publish and subscribe with a HVLP broker.
+/// Publish and subscribe with an HVLP broker.
 #[derive(Debug, Parser)]
 #[command(name = "hvlp", version, propagate_version = true, after_help = AFTER_HELP)]
 struct Arguments {
@@ -41,7 +44,8 @@ enum Task {
 const AFTER_HELP: &str = "\
 Each option has a variable HVLP_<OPTION>, for example HVLP_SERVER.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody answers there, 5 time-out before -C messages;
-interrupted by Ctrl-C 130, as shells report it (ping prints its summary and ends with 0).";
+interrupted by Ctrl-C 130, as shells report it (sub prints what it has first; ping prints its
+summary and ends with 0).";
 
 fn main() -> ExitCode {
     let command = with_variables(Arguments::command());
@@ -57,9 +61,9 @@ fn main() -> ExitCode {
         Err(failure) => {
             let exit = failure.exit();
             if exit != Exit::Done {
-                eprintln!("hvlp: {failure}");
+                talk(format_args!("hvlp: {failure}"));
                 if arguments.server.debug {
-                    eprintln!("hvlp: {failure:?}");
+                    talk(format_args!("hvlp: {failure:?}"));
                 }
             }
             exit.into()
@@ -84,6 +88,11 @@ fn with_variables(command: Command) -> Command {
             return argument;
         };
         let name = format!("HVLP_{}", long.replace('-', "_").to_uppercase());
+        // A switch in a variable is on by `1`, `true` or `yes`, as people expect.
+        let argument = match argument.get_action() {
+            ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+            _ => argument,
+        };
         // The command line is built once and lives as long as the program.
         argument.env(&*name.leak()).hide_env(true)
     });
@@ -94,7 +103,7 @@ fn with_variables(command: Command) -> Command {
 fn explain(error: &clap::Error) -> ExitCode {
     let mut arguments = std::env::args().skip_while(|argument| argument != "-h");
     if arguments.next().is_some() && arguments.next().is_some_and(|next| !next.starts_with('-')) {
-        eprintln!("-h is this help; the host is -H or -s");
+        talk("-h is this help; the host is -H or -s");
     }
     // Nobody is left to tell if this cannot be printed.
     let _ = error.print();

@@ -186,6 +186,11 @@ fn write_json(out: &mut impl Write, number: u64, message: &Message) -> io::Resul
     out.write_all(b"}\n")
 }
 
+/// A line for people, on standard error. Nobody need be there to read it: that is no failure.
+pub(crate) fn talk(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Bytes in hexadecimal, without gaps.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 

@@ -39,33 +39,15 @@ impl Ping {
             writeln!(out, "ping {}", path.publisher.broker())?;
         }
         let mut trips = Trips::new()?;
-        let mut due = Instant::now();
-        for number in 1..=self.count.unwrap_or(u64::MAX) {
-            // Relaxed: the flag carries nothing but itself.
-            if interrupted.load(Ordering::Relaxed) {
-                break;
-            }
-            let trip = path.round_trip(number, &interrupted)?;
-            if trip.is_none() && interrupted.load(Ordering::Relaxed) {
-                break;
-            }
-            trips.add(trip);
-            if self.json {
-                print_json(&mut out, number, trip)?;
-            } else if !server.quiet {
-                print_text(&mut out, number, trip)?;
-            }
-            due += self.interval;
-            if Some(number) != self.count {
-                path.wait_until(due, &interrupted)?;
-            }
-        }
+        let measured = self.measure(server.quiet, &mut path, &interrupted, &mut trips, &mut out);
+        // What was measured before the broker has gone is worth a summary, too.
         let summary = if self.json {
             trips.json()
         } else {
             trips.text()
         };
         writeln!(out, "{summary}")?;
+        measured?;
         path.publisher.disconnect()?;
         path.subscriber.disconnect()?;
         Ok(if trips.took.is_empty() {
@@ -73,6 +55,38 @@ impl Ping {
         } else {
             Exit::Done
         })
+    }
+
+    fn measure(
+        &self,
+        quiet: bool,
+        path: &mut Path,
+        interrupted: &AtomicBool,
+        trips: &mut Trips,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        let mut due = Instant::now();
+        for number in 1..=self.count.unwrap_or(u64::MAX) {
+            // Relaxed: the flag carries nothing but itself.
+            if interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            let trip = path.round_trip(number, interrupted)?;
+            if trip.is_none() && interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            trips.add(trip);
+            if self.json {
+                print_json(out, number, trip)?;
+            } else if !quiet {
+                print_text(out, number, trip)?;
+            }
+            due += self.interval;
+            if Some(number) != self.count {
+                path.wait_until(due, interrupted)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use hvlp::address::Address;
 use hvlp::client::{Client, ClientBuilder};
 
 use super::exit::Failure;
+use super::output::talk;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
@@ -65,15 +66,20 @@ impl Server {
         if self.debug {
             let local = client.local_address();
             let local = local.map_or_else(|| "a unix socket".into(), |local| local.to_string());
-            eprintln!("hvlp: connected to {} from {local}", client.broker());
+            let broker = client.broker();
+            talk(format_args!("hvlp: connected to {broker} from {local}"));
         }
     }
 }
+
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 /// A time with its unit; 0 is no time.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("0 is no time; leave the option out".into()),
+        // Beyond it the clock's arithmetic ends.
+        Ok(duration) if duration > DURATION_MAX => Err("a century is the most".into()),
         Ok(duration) => Ok(duration),
         Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => Err(format!(
             "{text} has no unit; write \"{text}s\" or \"{text}ms\""

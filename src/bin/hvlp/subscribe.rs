@@ -3,11 +3,12 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use hvlp::client::{Client, Reconnect};
+use hvlp::client::{Client, Message, Reconnect};
 use jiff::Timestamp;
 
 use super::exit::{Exit, Failure};
-use super::output::{Layout, Output, Piece, parse_format};
+use super::interruption::Interruption;
+use super::output::{Layout, Output, Piece, parse_format, talk};
 use super::server::{Server, duration};
 
 /// Print the messages of one or more topics
@@ -22,7 +23,7 @@ pub(crate) struct Subscribe {
     verbose: bool,
     /// Print each message like this (see below)
     #[arg(short = 'F', long, value_parser = format_argument)]
-    #[arg(conflicts_with_all = ["output", "json"])]
+    #[arg(conflicts_with_all = ["output", "json", "verbose"])]
     format: Option<Format>,
     /// What a line looks like
     #[arg(short, long, value_enum, default_value = "text")]
@@ -62,7 +63,12 @@ fn format_argument(text: &str) -> Result<Format, String> {
 
 impl Subscribe {
     pub(crate) fn run(&self, server: &Server) -> Result<Exit, Failure> {
-        let bare = self.json || matches!(self.output, Output::Json | Output::Raw);
+        if self.rate && matches!(self.output, Output::Raw | Output::Hex) {
+            return Err(Failure::Usage(
+                "--rate prints no data: leave -o out, or write -o json".into(),
+            ));
+        }
+        let bare = matches!(self.output(), Output::Json | Output::Raw);
         if bare && (self.verbose || self.no_newline) {
             return Err(Failure::Usage(
                 "-v and -N are for text and hex: JSON has the topic, raw is the data alone".into(),
@@ -74,73 +80,139 @@ impl Subscribe {
         }
         let mut client = builder.connect()?;
         server.announce(&client);
+        let interruption = Interruption::closing(client.sender())?;
         client.subscribe(&self.topics)?;
         if !server.quiet {
-            eprintln!("subscribed, waiting");
+            talk("subscribed, waiting");
         }
-        let exit = self.print(&mut client, server.quiet)?;
+        let exit = match self.print(&mut client, server.quiet, &interruption) {
+            // Nobody reads any more, which is an end of its own.
+            Err(failure @ Failure::Output(_)) => return Err(failure),
+            printed => {
+                interruption.end_if_it_came()?;
+                printed?
+            }
+        };
         // All that was asked for has been printed; how the broker takes the end does not matter.
         let _ = client.disconnect();
         Ok(exit)
     }
 
-    fn print(&self, client: &mut Client, quiet: bool) -> Result<Exit, Failure> {
+    /// Prints until the end, whatever kind it is; nothing that came stays in a buffer.
+    fn print(
+        &self,
+        client: &mut Client,
+        quiet: bool,
+        interruption: &Interruption,
+    ) -> Result<Exit, Failure> {
         let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-        let layout = self.layout();
+        let mut printer = Printer {
+            layout: self.layout(),
+            rate: self.rate.then(|| Rate::new(self.output())),
+            count: 0,
+        };
+        let received = self.receive(client, quiet, interruption, &mut printer, &mut out);
+        let ended = printer.end(&mut out);
+        received?;
+        ended?;
+        Ok(match self.count {
+            Some(asked) if printer.count < asked => Exit::TimedOut,
+            _ => Exit::Done,
+        })
+    }
+
+    fn receive(
+        &self,
+        client: &mut Client,
+        quiet: bool,
+        interruption: &Interruption,
+        printer: &mut Printer,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
         let end = self.wait.and_then(|wait| Instant::now().checked_add(wait));
-        let count_max = self.count.unwrap_or(u64::MAX);
-        let (mut count, mut reconnects) = (0, 0);
-        let mut rate = Rate::new(layout.output);
-        while count < count_max {
+        let mut reconnects = 0;
+        while self.count.is_none_or(|asked| printer.count < asked) && !interruption.came() {
             let message = match client.receive(Duration::ZERO)? {
                 Some(message) => message,
                 None => {
                     // Nothing more at once: whoever reads our output gets what there is.
                     out.flush()?;
                     let wait = end.map(|end| end.saturating_duration_since(Instant::now()));
-                    let wait = wait.into_iter().chain(self.rate.then(|| rate.left())).min();
+                    let wait = wait.into_iter().chain(printer.rate_due()).min();
                     match client.receive(wait)? {
                         Some(message) => message,
-                        None if self.rate && rate.left().is_zero() => {
-                            rate.print(&mut out)?;
+                        None if printer.rate_due().is_some_and(|left| left.is_zero()) => {
+                            printer.print_rate(out)?;
                             continue;
                         }
                         None => break,
                     }
                 }
             };
-            count += 1;
             if client.reconnects() > reconnects {
                 reconnects = client.reconnects();
                 if !quiet {
-                    eprintln!("connected again");
+                    talk("connected again");
                 }
             }
-            if !self.rate {
-                layout.write(&mut out, count, &message)?;
-            } else if rate.count(message.data().len()) {
-                rate.print(&mut out)?;
-            }
+            printer.print(out, &message)?;
             // A flood never lets the socket run empty, but the time is up all the same.
-            if count.is_multiple_of(256) && end.is_some_and(|end| Instant::now() >= end) {
+            if printer.count.is_multiple_of(256) && end.is_some_and(|end| Instant::now() >= end) {
                 break;
             }
         }
-        out.flush()?;
-        Ok(match self.count {
-            Some(asked) if count < asked => Exit::TimedOut,
-            _ => Exit::Done,
-        })
+        Ok(())
+    }
+
+    fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
     }
 
     fn layout(&self) -> Layout {
         Layout {
-            output: if self.json { Output::Json } else { self.output },
+            output: self.output(),
             format: self.format.clone().map(|format| format.0),
             topic: self.verbose,
             newline: !self.no_newline,
             escape: io::stdout().is_terminal(),
         }
+    }
+}
+
+/// Where messages end: as lines of their own, or in a rate.
+struct Printer {
+    layout: Layout,
+    rate: Option<Rate>,
+    count: u64,
+}
+
+impl Printer {
+    fn print(&mut self, out: &mut impl Write, message: &Message) -> io::Result<()> {
+        self.count += 1;
+        let Some(rate) = &mut self.rate else {
+            return self.layout.write(out, self.count, message);
+        };
+        if rate.count(message.data().len()) {
+            rate.print(out)?;
+        }
+        Ok(())
+    }
+
+    /// How long until the next line with a rate.
+    fn rate_due(&self) -> Option<Duration> {
+        self.rate.as_ref().map(Rate::left)
+    }
+
+    fn print_rate(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.rate.as_mut().map_or(Ok(()), |rate| rate.print(out))
+    }
+
+    /// The last line, of less than a whole second, and all that is still in a buffer.
+    fn end(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if self.rate.as_ref().is_some_and(|rate| rate.messages > 0) {
+            self.print_rate(out)?;
+        }
+        out.flush()
     }
 }
 

@@ -79,6 +79,7 @@ impl<H: SessionHandler> Reactor<H> {
             // Closing the descriptor would do; saying it keeps no event for a closed one.
             let _ = connection.transport.deregister(self.poll.registry());
             self.shard.reaped(key);
+            self.peers.unplace(self.id);
         }
     }
 }

@@ -79,7 +79,11 @@ pub(super) const COMMANDS: [(&str, &str, &str); 12] = [
         "sniffer [on | off]",
         "show every packet, in both directions",
     ),
-    ("help", "help [COMMAND]", "this"),
+    (
+        "help",
+        "help [COMMAND]",
+        "list the commands, or explain one",
+    ),
     (
         "quit",
         "quit",

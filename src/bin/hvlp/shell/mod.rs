@@ -13,6 +13,7 @@ use self::command::parse;
 use self::editor::Editor;
 use self::session::{Print, Session};
 use crate::exit::{Exit, Failure};
+use crate::output::talk;
 use crate::server::Server;
 
 /// Explore the protocol by hand; `help` lists the commands
@@ -33,7 +34,7 @@ fn interactive(server: &Server) -> Result<Exit, Failure> {
     let mut editor = Editor::new()?;
     let mut session = Session::new(server, editor.printer()?)?;
     if !server.quiet {
-        println!("hvlp shell; help lists the commands, quit leaves");
+        talk("hvlp shell; help lists the commands, quit leaves");
     }
     while let Some(line) = editor.read_line()? {
         if !execute(&mut session, &line) {
@@ -63,12 +64,12 @@ fn scripted(server: &Server) -> Result<Exit, Failure> {
             Ok(Some(command::Command::Quit)) => break,
             Ok(Some(command)) => {
                 if let Err(error) = session.execute(command) {
-                    eprintln!("{error}");
+                    talk(error);
                     exit = Exit::Failed;
                 }
             }
             Err(error) => {
-                eprintln!("{error}");
+                talk(error);
                 exit = Exit::Usage;
             }
         }
@@ -84,17 +85,17 @@ fn execute(session: &mut Session, line: &str) -> bool {
         Ok(Some(command)) => {
             let quit = matches!(command, command::Command::Quit);
             if let Err(error) = session.execute(command) {
-                eprintln!("{error}");
+                talk(error);
             }
             return !quit;
         }
-        Err(error) => eprintln!("{error}"),
+        Err(error) => talk(error),
     }
     true
 }
 
 fn leave(session: &mut Session) {
     if let Err(error) = session.quit() {
-        eprintln!("{error}");
+        talk(error);
     }
 }

@@ -132,11 +132,10 @@ impl Session {
         if self.open.is_some() {
             return Err(SessionError::AlreadyConnected(self.address.clone()));
         }
-        if let Some(address) = address {
-            self.address = address;
-        }
-        let builder = self.server.builder()?.address(&self.address)?;
-        let client = builder.open()?;
+        let address = address.unwrap_or_else(|| self.address.clone());
+        let client = self.server.builder()?.address(&address)?.open()?;
+        // An address where nobody is does not take the place of one that may be right.
+        self.address = address;
         self.say(&format!("open: {}", self.address));
         let (sender, receiver) = client.split();
         let (ending, ended) = mpsc::channel();

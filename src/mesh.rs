@@ -1,0 +1,421 @@
+//! Shard-to-shard delivery: bounded rings of batches, one for each ordered pair of shards.
+//!
+//! A shard appends the runs that another one wants to that shard's outbox, and hands the batches
+//! over at the end of its turn. What a full ring does not take stays here, in the spill, and the
+//! publishers that fed it are not read until it has gone: nothing is dropped, nobody waits in a
+//! lock, and because inboxes are always emptied, two full shards cannot deadlock.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::outbound::whole_frames;
+use crate::session::SessionKey;
+
+/// Records of runs: each a header of two little-endian words, bytes and frames, and so many bytes
+/// of whole frames.
+pub(crate) type Batch = Vec<u8>;
+
+/// A batch is handed over when it has grown to this.
+const BATCH_LEN: usize = 64 * 1024;
+/// Batches under way between two shards.
+const RING_BATCHES: usize = 8;
+const RECORD_HEADER_LEN: usize = 8;
+
+/// How a shard that sleeps is woken, at most once per sleep.
+pub struct Doorbell {
+    parked: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Doorbell {
+    /// A doorbell that calls `wake`, from any thread.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            parked: AtomicBool::new(false),
+            wake: Box::new(wake),
+        })
+    }
+
+    /// The owner is about to sleep; it must look at its inboxes once more before it does.
+    ///
+    /// SeqCst on both sides: either the owner's look comes behind the push and finds it, or the
+    /// pusher's look at `parked` comes behind this store and rings.
+    pub fn park(&self) {
+        self.parked.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The owner is awake.
+    pub fn unpark(&self) {
+        self.parked.store(false, Ordering::SeqCst);
+    }
+
+    /// Something was pushed: wakes the owner if it sleeps.
+    pub fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.parked.swap(false, Ordering::SeqCst) {
+            (self.wake)();
+        }
+    }
+}
+
+impl fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Doorbell").field(&self.parked).finish()
+    }
+}
+
+/// One shard's end of the mesh: an outbox to and an inbox from every other shard.
+#[derive(Debug)]
+pub struct Mesh {
+    /// By shard; none to itself.
+    outboxes: Vec<Option<Outbox>>,
+    inboxes: Vec<Option<Inbox>>,
+    /// The inbox that is looked at first, so that each has its share.
+    first: usize,
+}
+
+/// Batches to one other shard.
+#[derive(Debug)]
+struct Outbox {
+    filling: Batch,
+    /// Full batches that the ring has not taken, the oldest first.
+    spill: VecDeque<Batch>,
+    spill_len: usize,
+    ring: Producer<Batch>,
+    empties: Consumer<Batch>,
+    /// Publishers whose frames are in what is not handed over yet.
+    fed_by: Vec<SessionKey>,
+    /// Publishers that are not read until the spill is empty.
+    stopped: Vec<SessionKey>,
+    /// The ring was full: the consumer rings when it has made room.
+    wants_room: Arc<AtomicBool>,
+    doorbell: Arc<Doorbell>,
+}
+
+/// Batches from one other shard.
+#[derive(Debug)]
+struct Inbox {
+    ring: Consumer<Batch>,
+    empties: Producer<Batch>,
+    wants_room: Arc<AtomicBool>,
+    doorbell: Arc<Doorbell>,
+}
+
+/// What handing over has changed for publishers, by the outbox concerned.
+#[derive(Debug, Default)]
+pub(crate) struct HandedOver {
+    /// These are not read until outbox k has no spill.
+    pub(crate) stopped: Vec<(usize, SessionKey)>,
+    /// Outbox k no longer holds these up.
+    pub(crate) resumed: Vec<(usize, SessionKey)>,
+}
+
+impl Mesh {
+    /// The ends of a mesh between as many shards as there are doorbells, in their order.
+    pub fn between(doorbells: &[Arc<Doorbell>]) -> Vec<Self> {
+        let count = doorbells.len();
+        let mut ends: Vec<_> = (0..count)
+            .map(|_| Self {
+                outboxes: (0..count).map(|_| None).collect(),
+                inboxes: (0..count).map(|_| None).collect(),
+                first: 0,
+            })
+            .collect();
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let (outbox, inbox) = pair(&doorbells[from], &doorbells[to]);
+                ends[from].outboxes[to] = Some(outbox);
+                ends[to].inboxes[from] = Some(inbox);
+            }
+        }
+        ends
+    }
+
+    /// Appends a run, whole frames of one topic, for shard `to`.
+    pub(crate) fn forward(&mut self, to: usize, publisher: SessionKey, mut run: &[u8]) {
+        let Some(outbox) = self.outboxes.get_mut(to).and_then(Option::as_mut) else {
+            return;
+        };
+        if outbox.fed_by.last() != Some(&publisher) {
+            outbox.fed_by.push(publisher);
+        }
+        while !run.is_empty() {
+            let room = BATCH_LEN.saturating_sub(outbox.filling.len() + RECORD_HEADER_LEN);
+            let (len, frames) = whole_frames(run, room);
+            if len == 0 {
+                // A run is whole frames, and a frame fits into an empty batch.
+                assert!(!outbox.filling.is_empty(), "a run is whole frames");
+                outbox.close_batch();
+                continue;
+            }
+            let (record, rest) = run.split_at(len);
+            let word = |count: u64| {
+                u32::try_from(count)
+                    .expect("a batch is short")
+                    .to_le_bytes()
+            };
+            outbox.filling.extend_from_slice(&word(len as u64));
+            outbox.filling.extend_from_slice(&word(frames));
+            outbox.filling.extend_from_slice(record);
+            run = rest;
+        }
+    }
+
+    /// Hands over what the rings take, rings doorbells, and says which publishers must wait.
+    pub(crate) fn hand_over(&mut self) -> HandedOver {
+        let mut change = HandedOver::default();
+        for (to, outbox) in self.outboxes.iter_mut().enumerate() {
+            let Some(outbox) = outbox else { continue };
+            outbox.close_batch();
+            if outbox.push_spill() {
+                outbox.doorbell.ring();
+            }
+            if outbox.spill.is_empty() {
+                outbox.fed_by.clear();
+                change
+                    .resumed
+                    .extend(outbox.stopped.drain(..).map(|key| (to, key)));
+            } else {
+                change
+                    .stopped
+                    .extend(outbox.fed_by.iter().map(|key| (to, *key)));
+                outbox.stopped.append(&mut outbox.fed_by);
+            }
+        }
+        change
+    }
+
+    /// The next batch from a peer, each in its turn; the peer's number is needed to give it back.
+    pub(crate) fn take(&mut self) -> Option<(usize, Batch)> {
+        let count = self.inboxes.len();
+        for offset in 0..count {
+            let from = (self.first + offset) % count;
+            let Some(inbox) = &mut self.inboxes[from] else {
+                continue;
+            };
+            let Ok(batch) = inbox.ring.pop() else {
+                continue;
+            };
+            // The pusher has set this flag before it looked for room; see `push_spill`.
+            fence(Ordering::SeqCst);
+            if inbox.wants_room.swap(false, Ordering::SeqCst) {
+                inbox.doorbell.ring();
+            }
+            self.first = from + 1;
+            return Some((from, batch));
+        }
+        None
+    }
+
+    /// Gives an empty batch back to the peer that it came from.
+    pub(crate) fn give_back(&mut self, from: usize, mut batch: Batch) {
+        batch.clear();
+        if let Some(Some(inbox)) = self.inboxes.get_mut(from) {
+            // A ring full of empty ones needs no more.
+            let _ = inbox.empties.push(batch);
+        }
+    }
+
+    /// Whether a peer has left something, or a ring that was full has room: no reason to sleep.
+    pub(crate) fn has_work(&self) -> bool {
+        self.inboxes
+            .iter()
+            .flatten()
+            .any(|inbox| !inbox.ring.is_empty())
+            || self
+                .outboxes
+                .iter()
+                .flatten()
+                .any(|outbox| !outbox.spill.is_empty() && !outbox.ring.is_full())
+    }
+
+    /// Whether everything appended has been handed over.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        let outboxes = self.outboxes.iter().flatten();
+        outboxes
+            .map(|outbox| outbox.spill.len() + outbox.filling.len())
+            .sum::<usize>()
+            == 0
+    }
+
+    /// Whether nothing waits in any inbox.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.inboxes
+            .iter()
+            .flatten()
+            .all(|inbox| inbox.ring.is_empty())
+    }
+
+    /// The longest spill, in bytes.
+    pub(crate) fn spill_len(&self) -> usize {
+        self.outboxes
+            .iter()
+            .flatten()
+            .map(|outbox| outbox.spill_len)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// The runs of a batch: where each lies in it, and how many frames it has.
+pub(crate) fn records(batch: &[u8]) -> impl Iterator<Item = (Range<usize>, u32)> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (len, behind) = batch.get(at..)?.split_first_chunk()?;
+        let (frames, _) = behind.split_first_chunk()?;
+        let start = at + RECORD_HEADER_LEN;
+        at = start + u32::from_le_bytes(*len) as usize;
+        Some((start..at, u32::from_le_bytes(*frames)))
+    })
+}
+
+fn pair(from: &Arc<Doorbell>, to: &Arc<Doorbell>) -> (Outbox, Inbox) {
+    let (ring_in, ring_out) = RingBuffer::new(RING_BATCHES);
+    let (empties_in, empties_out) = RingBuffer::new(RING_BATCHES);
+    let wants_room = Arc::new(AtomicBool::new(false));
+    let outbox = Outbox {
+        filling: Batch::new(),
+        spill: VecDeque::new(),
+        spill_len: 0,
+        ring: ring_in,
+        empties: empties_out,
+        fed_by: Vec::new(),
+        stopped: Vec::new(),
+        wants_room: Arc::clone(&wants_room),
+        doorbell: Arc::clone(to),
+    };
+    let inbox = Inbox {
+        ring: ring_out,
+        empties: empties_in,
+        wants_room,
+        doorbell: Arc::clone(from),
+    };
+    (outbox, inbox)
+}
+
+impl Outbox {
+    fn close_batch(&mut self) {
+        if self.filling.is_empty() {
+            return;
+        }
+        let empty = self
+            .empties
+            .pop()
+            .unwrap_or_else(|_| Batch::with_capacity(BATCH_LEN));
+        let full = std::mem::replace(&mut self.filling, empty);
+        self.spill_len += full.len();
+        self.spill.push_back(full);
+    }
+
+    /// Moves batches into the ring, the oldest first; true if any went.
+    fn push_spill(&mut self) -> bool {
+        let before = self.spill.len();
+        while let Some(batch) = self.spill.pop_front() {
+            let len = batch.len();
+            let Err(rtrb::PushError::Full(batch)) = self.ring.push(batch) else {
+                self.spill_len -= len;
+                continue;
+            };
+            self.spill.push_front(batch);
+            if self.wants_room.swap(true, Ordering::SeqCst) {
+                break;
+            }
+            // Once more behind the flag: the consumer may have made room before it could see it.
+            fence(Ordering::SeqCst);
+            if self.ring.is_full() {
+                break;
+            }
+        }
+        self.spill.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::FrameBuf;
+
+    fn silent() -> Arc<Doorbell> {
+        Doorbell::new(|| ())
+    }
+
+    fn frames(count: usize) -> Vec<u8> {
+        let frame = |n: usize| FrameBuf::publish("t", &vec![7; n % 240]).unwrap();
+        (0..count).flat_map(|n| frame(n).bytes().to_vec()).collect()
+    }
+
+    fn drain(mesh: &mut Mesh) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some((from, batch)) = mesh.take() {
+            bytes.extend(records(&batch).flat_map(|(record, _)| batch[record].to_vec()));
+            mesh.give_back(from, batch);
+        }
+        bytes
+    }
+
+    #[test]
+    fn f6_what_a_full_ring_does_not_take_waits_and_its_publisher_with_it() {
+        let mut ends = Mesh::between(&[silent(), silent()]);
+        let (greedy, modest) = (SessionKey::new(1, 0), SessionKey::new(2, 0));
+        let run = frames(8000);
+        let (mut sent, mut received) = (Vec::new(), Vec::new());
+        ends[0].forward(1, greedy, &run);
+        sent.extend_from_slice(&run);
+        let change = ends[0].hand_over();
+        assert!(run.len() > RING_BATCHES * BATCH_LEN);
+        assert_eq!(change.stopped, [(1, greedy)]);
+        assert!(ends[0].spill_len() > 0 && !ends[0].is_handed_over() && !ends[0].has_work());
+
+        received.extend(drain(&mut ends[1]));
+        assert!(ends[0].has_work());
+        ends[0].forward(1, modest, &frames(10));
+        sent.extend_from_slice(&frames(10));
+        let change = ends[0].hand_over();
+        assert_eq!(
+            (change.stopped, change.resumed),
+            (vec![], vec![(1, greedy)])
+        );
+        received.extend(drain(&mut ends[1]));
+        assert!(ends[0].is_handed_over() && ends[1].is_delivered());
+        assert!(received == sent);
+    }
+
+    #[test]
+    fn f10_a_doorbell_rings_once_for_a_sleeper_and_not_for_one_who_is_awake() {
+        let rung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = Arc::clone(&rung);
+        let bell = Doorbell::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        bell.ring();
+        bell.park();
+        bell.ring();
+        bell.ring();
+        assert_eq!(rung.load(Ordering::SeqCst), 1);
+        bell.park();
+        bell.unpark();
+        bell.ring();
+        assert_eq!(rung.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn c16_every_inbox_gets_its_share() {
+        let mut ends = Mesh::between(&[silent(), silent(), silent()]);
+        for from in [1, 2] {
+            for _ in 0..3 {
+                ends[from].forward(0, SessionKey::new(0, 0), &frames(1));
+                ends[from].hand_over();
+            }
+        }
+        let order: Vec<_> = std::iter::from_fn(|| ends[0].take())
+            .map(|(from, _)| from)
+            .collect();
+        assert_eq!(order, [1, 2, 1, 2, 1, 2]);
+    }
+}
