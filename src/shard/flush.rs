@@ -154,13 +154,9 @@ impl<H: SessionHandler> Shard<H> {
             return;
         };
         let before = session.outbound.backlog_bytes();
-        let Some(backlog) = session.outbound.backlog.as_mut() else {
-            return;
-        };
-        self.counters.deliveries_written += backlog.advance(taken);
-        let is_empty = backlog.is_empty();
+        self.counters.deliveries_written += session.outbound.advance(taken);
+        let is_empty = session.outbound.backlog.is_none();
         if is_empty {
-            session.outbound.backlog = None;
             self.deadlines.progress.disarm(key.slot());
         } else if taken > 0 {
             self.deadlines.progress.rearm(key.slot(), now);
