@@ -4,10 +4,11 @@ use std::net::TcpListener;
 use std::process::Output;
 use std::time::Duration;
 
-use assert_cmd::Command;
 use serde_json::Value;
 
+use super::run::json;
 use super::support;
+use assert_cmd::Command;
 
 fn compare(args: &[&str]) -> Output {
     let short = ["--warmup", "20ms", "--duration", "100ms", "--runs", "2"];
@@ -19,10 +20,6 @@ fn compare(args: &[&str]) -> Output {
         .timeout(Duration::from_secs(60))
         .output()
         .unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
 }
 
 #[test]

@@ -8,5 +8,6 @@
 mod compare;
 mod outside;
 mod rivals;
+mod run;
 mod support;
 mod verdict;

@@ -2,26 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::process::{Child, Output, Stdio};
-use std::time::Duration;
+use std::process::{Child, Stdio};
 
-use assert_cmd::Command;
-use serde_json::Value;
-
+use super::run::{json, loadgen};
 use super::support;
-
-fn loadgen(args: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("hvlp-loadgen").unwrap();
-    command
-        .args(args)
-        .timeout(Duration::from_secs(60))
-        .output()
-        .unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
-}
 
 fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()

@@ -1,11 +1,10 @@
 //! The dialects against the servers that they are made for, where those are installed.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command as Process, Output, Stdio};
+use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
-use assert_cmd::Command;
-use serde_json::Value;
+use super::run::{json, loadgen};
 
 /// A server of a test's own; it ends with the test.
 struct Server {
@@ -82,19 +81,6 @@ fn redis(more: &str) -> Option<Server> {
 fn mosquitto(anonymous: bool) -> Option<Server> {
     let configuration = |port| format!("listener {port} 127.0.0.1\nallow_anonymous {anonymous}\n");
     start("mqtt", "mosquitto", configuration, &["-c"])
-}
-
-fn loadgen(args: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("hvlp-loadgen").unwrap();
-    command
-        .args(args)
-        .timeout(Duration::from_secs(60))
-        .output()
-        .unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
 }
 
 /// Every message to every subscriber, with heads and payloads of different lengths.
