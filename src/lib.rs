@@ -90,6 +90,8 @@ pub mod register;
 pub mod session;
 #[cfg(feature = "broker")]
 pub mod shard;
+#[cfg(feature = "broker")]
+mod sync;
 
 #[cfg(feature = "broker")]
 pub use broker::{Broker, BrokerError, BrokerHandle, Builder, RegisterSnapshot};

@@ -9,12 +9,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-
-use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::outbound::whole_frames;
 use crate::session::SessionKey;
+use crate::sync::{AtomicBool, Consumer, Ordering, Producer, PushError, RingBuffer, fence};
 
 /// Records of runs: each a header of two little-endian words, bytes and frames, and so many bytes
 /// of whole frames.
@@ -41,13 +39,15 @@ impl Doorbell {
         })
     }
 
-    /// The owner is about to sleep; it must look at its inboxes once more before it does.
+    /// The owner is about to sleep, and looks once more whether it `has_work`; returns whether it
+    /// may.
     ///
     /// SeqCst on both sides: either the owner's look comes behind the push and finds it, or the
     /// pusher's look at `parked` comes behind this store and rings.
-    pub fn park(&self) {
+    pub fn park(&self, has_work: impl FnOnce() -> bool) -> bool {
         self.parked.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        !has_work()
     }
 
     /// The owner is awake.
@@ -318,7 +318,7 @@ impl Outbox {
         let before = self.spill.len();
         while let Some(batch) = self.spill.pop_front() {
             let len = batch.len();
-            let Err(rtrb::PushError::Full(batch)) = self.ring.push(batch) else {
+            let Err(PushError::Full(batch)) = self.ring.push(batch) else {
                 self.spill_len -= len;
                 continue;
             };
@@ -394,11 +394,11 @@ mod tests {
             counter.fetch_add(1, Ordering::SeqCst);
         });
         bell.ring();
-        bell.park();
+        assert!(bell.park(|| false));
         bell.ring();
         bell.ring();
         assert_eq!(rung.load(Ordering::SeqCst), 1);
-        bell.park();
+        assert!(!bell.park(|| true), "who has work does not sleep");
         bell.unpark();
         bell.ring();
         assert_eq!(rung.load(Ordering::SeqCst), 1);

@@ -19,6 +19,7 @@ use crate::deadline::Timestamp;
 use crate::handler::{Resolver, SessionHandler};
 use crate::metrics::Counters;
 use crate::reactor::connections::Connections;
+use crate::reactor::ending::Ending;
 use crate::reactor::journal::Journal;
 use crate::reactor::staging::Staging;
 use crate::reactor::{Command, Listener, Mailbox, Peers};
@@ -52,8 +53,7 @@ pub(crate) struct Reactor<H> {
     epoch: Instant,
     now: Timestamp,
     stopping: Option<Timestamp>,
-    /// It has told its peers that it will publish nothing any more.
-    is_quiet: bool,
+    ending: Ending,
 }
 
 /// What a reactor waits with, made before the reactor, because its peers need its mailbox.
@@ -124,6 +124,7 @@ impl<H: SessionHandler> Reactor<H> {
             poll,
             events: Events::with_capacity(EVENTS_PER_WAIT),
             mailbox,
+            ending: Ending::new(Arc::clone(&peers.quiet)),
             peers,
             listeners,
             first_listener: 0,
@@ -138,7 +139,6 @@ impl<H: SessionHandler> Reactor<H> {
             epoch: Instant::now(),
             now: Timestamp::default(),
             stopping: None,
-            is_quiet: false,
         })
     }
 
@@ -183,10 +183,9 @@ impl<H: SessionHandler> Reactor<H> {
             return self.poll(deadline);
         }
         let doorbell = Arc::clone(&self.peers.doorbells[self.id]);
-        doorbell.park();
-        let timeout = match self.shard.has_mesh_work() {
-            true => Duration::ZERO,
-            false => deadline.map_or(BACKSTOP, |deadline| deadline.min(BACKSTOP)),
+        let timeout = match doorbell.park(|| self.shard.has_mesh_work()) {
+            true => deadline.map_or(BACKSTOP, |deadline| deadline.min(BACKSTOP)),
+            false => Duration::ZERO,
         };
         let polled = self.poll(Some(timeout));
         doorbell.unpark();
@@ -471,13 +470,13 @@ impl<H: SessionHandler> Reactor<H> {
         if self.stopping.is_none() {
             return;
         }
-        if !self.is_quiet && self.shard.is_handed_over() {
-            self.is_quiet = true;
-            self.peers.become_quiet();
-        }
-        // All that anybody accepted has arrived: what sessions are owed now is all they will get.
-        if self.peers.are_quiet() && self.shard.is_delivered() {
-            self.shard.drain();
+        let shard = &mut self.shard;
+        let is_handed_over = shard.is_handed_over();
+        if self
+            .ending
+            .all_arrived(is_handed_over, || shard.is_delivered())
+        {
+            shard.drain();
         }
     }
 

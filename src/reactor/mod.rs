@@ -17,11 +17,13 @@ use ::mio::Waker;
 use crate::handler::Resolution;
 use crate::mesh::Doorbell;
 use crate::metrics::Counters;
+use crate::reactor::ending::Quiet;
 use crate::reactor::transport::Transport;
 use crate::register::directory::Directory;
 use crate::session::{Peer, SessionInfo};
 
 mod connections;
+mod ending;
 mod journal;
 mod listener;
 mod mio;
@@ -111,7 +113,7 @@ pub(crate) struct Peers {
     /// Sessions of each, those on their way to it included.
     loads: Vec<AtomicUsize>,
     /// Reactors that read no more and have handed over everything.
-    quiet: AtomicUsize,
+    quiet: Arc<Quiet>,
 }
 
 impl Peers {
@@ -120,11 +122,13 @@ impl Peers {
             let mailbox = Arc::clone(mailbox);
             Doorbell::new(move || mailbox.wake())
         };
+        let all = mailboxes.clone();
+        let wake_all = move || all.iter().for_each(|mailbox| mailbox.wake());
         Arc::new(Self {
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
             loads: mailboxes.iter().map(|_| AtomicUsize::new(0)).collect(),
-            quiet: AtomicUsize::new(0),
+            quiet: Quiet::new(mailboxes.len(), wake_all),
             mailboxes,
         })
     }
@@ -151,19 +155,6 @@ impl Peers {
     fn unplace(&self, reactor: usize) {
         // Relaxed: see `place`.
         self.loads[reactor].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// One more reactor will publish nothing any more. The last one wakes all.
-    fn become_quiet(&self) {
-        if self.quiet.fetch_add(1, Ordering::SeqCst) + 1 == self.mailboxes.len() {
-            for mailbox in &self.mailboxes {
-                mailbox.wake();
-            }
-        }
-    }
-
-    fn are_quiet(&self) -> bool {
-        self.quiet.load(Ordering::SeqCst) == self.mailboxes.len()
     }
 
     /// Tells every reactor to accept no more and to write what is owed.
