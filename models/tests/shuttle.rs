@@ -1,0 +1,1 @@
+//! What holds in many orders of several shards.
