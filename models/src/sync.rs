@@ -19,28 +19,40 @@ pub(crate) use crate::ring::{Consumer, Producer, PushError, RingBuffer};
 /// A flag that loom can follow.
 #[cfg(feature = "loom")]
 mod flag {
-    use loom::sync::atomic;
+    use std::sync::atomic;
 
     use super::Ordering;
 
-    /// loom does not keep a swap next to the store that it read: a plain store may come between
-    /// the two, and the next swap read what the first one left, although it has seen the store.
-    /// No machine does that. A store is therefore a swap here too, which has one order with the
-    /// others, and Release, so that it learns nothing from them.
+    /// A flag whose accesses have one order, that of the run, and order nothing else: what code
+    /// around it relies on are its fences.
+    ///
+    /// loom's own does not keep a swap next to the store that it read: a plain store may come
+    /// between the two, and the next swap read what the first one left, although its thread has
+    /// seen the store. No machine does that. Making the store a swap as well hides a missing
+    /// fence, because a swap also reads.
     #[derive(Debug)]
-    pub(crate) struct AtomicBool(atomic::AtomicBool);
+    pub(crate) struct AtomicBool {
+        value: atomic::AtomicBool,
+        /// Stored to at each access, so that loom tries every order of them.
+        accesses: loom::sync::atomic::AtomicBool,
+    }
 
     impl AtomicBool {
         pub(crate) fn new(value: bool) -> Self {
-            Self(atomic::AtomicBool::new(value))
+            Self {
+                value: atomic::AtomicBool::new(value),
+                accesses: loom::sync::atomic::AtomicBool::new(false),
+            }
         }
 
-        pub(crate) fn store(&self, value: bool, _: Ordering) {
-            self.0.swap(value, Ordering::Release);
+        pub(crate) fn store(&self, value: bool, ordering: Ordering) {
+            self.swap(value, ordering);
         }
 
-        pub(crate) fn swap(&self, value: bool, ordering: Ordering) -> bool {
-            self.0.swap(value, ordering)
+        pub(crate) fn swap(&self, value: bool, _: Ordering) -> bool {
+            self.accesses.store(true, Ordering::Relaxed);
+            // Relaxed: loom runs one thread at a time, and changes it before a store of its own.
+            self.value.swap(value, Ordering::Relaxed)
         }
     }
 }
