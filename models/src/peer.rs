@@ -139,11 +139,16 @@ impl Peer {
         assert_eq!(self.stopped.is_empty(), self.mesh.spill_len() == 0);
     }
 
-    /// Whether this one, which reads no more, may drain.
-    pub(crate) fn all_arrived(&mut self) -> bool {
+    /// What ends the turns of one that reads no more; it drains as soon as all has arrived.
+    pub(crate) fn look_for_the_end(&mut self) {
         let is_handed_over = self.mesh.is_handed_over();
         self.ending
-            .all_arrived(is_handed_over, || self.mesh.is_delivered())
+            .all_arrived(is_handed_over, || self.mesh.is_delivered());
+    }
+
+    /// Whether it ends, as one without sessions does.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.ending.may_leave()
     }
 
     pub(crate) fn is_handed_over(&self) -> bool {

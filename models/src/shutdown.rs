@@ -14,8 +14,9 @@ pub fn of(reactors: usize, runs: u8, preemptions: usize) {
                 others.clone().for_each(|other| peer.publish(other));
                 peer.hand_over();
             }
-            while !peer.all_arrived() {
+            while !peer.may_leave() {
                 peer.turn();
+                peer.look_for_the_end();
             }
             others.for_each(|other| peer.assert_received(other, runs));
         };

@@ -45,6 +45,7 @@ pub(crate) struct Ending {
     quiet: Arc<Quiet>,
     /// This reactor is counted there.
     is_quiet: bool,
+    has_all: bool,
 }
 
 impl Ending {
@@ -52,6 +53,7 @@ impl Ending {
         Self {
             quiet,
             is_quiet: false,
+            has_all: false,
         }
     }
 
@@ -70,6 +72,13 @@ impl Ending {
             self.is_quiet = true;
             self.quiet.add();
         }
-        self.quiet.is_complete() && is_delivered()
+        self.has_all |= self.quiet.is_complete() && is_delivered();
+        self.has_all
+    }
+
+    /// Whether a reactor without sessions may leave. Not earlier: its peers wait until it has taken
+    /// what they have for it, and what it spilt is still to be handed over.
+    pub(crate) const fn may_leave(&self) -> bool {
+        self.has_all
     }
 }

@@ -157,7 +157,8 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn is_finished(&self) -> bool {
-        self.stopping.is_some() && self.shard.session_count() == 0
+        let is_over = |deadline| self.ending.may_leave() || deadline <= self.now;
+        self.shard.session_count() == 0 && self.stopping.is_some_and(is_over)
     }
 
     // ---- wait
