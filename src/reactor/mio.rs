@@ -117,7 +117,9 @@ impl<H: SessionHandler> Reactor<H> {
         let resolver = {
             let mailbox = Arc::clone(&mailbox);
             // A reactor that has ended needs no answers.
-            Resolver::new(move |resolution| drop(mailbox.post(Command::Resolve(resolution))))
+            Resolver::new(move |resolution| {
+                let _ = mailbox.post(Command::Resolve(resolution));
+            })
         };
         Ok(Self {
             id: usize::from(id),
@@ -486,6 +488,12 @@ impl<H: SessionHandler> Reactor<H> {
         if self.stopping.is_some_and(|deadline| deadline <= self.now) {
             self.shard.close_all();
         }
+    }
+}
+
+impl<H> Drop for Reactor<H> {
+    fn drop(&mut self) {
+        self.mailbox.close();
     }
 }
 
