@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::sync::{Condvar, Mutex};
 
-use crate::mesh::{Doorbell, Mesh, records};
+use crate::mesh::{Doorbell, Mesh, Record};
 use crate::packet::{Frame, FrameBuf};
 use crate::reactor::ending::{Ending, Quiet};
 use crate::session::SessionKey;
@@ -50,6 +50,7 @@ pub(crate) struct Peer {
     /// Runs published so far, by peer, and the numbers of those that came, in their order.
     sent: Vec<u8>,
     received: Vec<Vec<u8>>,
+    has_put_back: bool,
     /// Publishers that may not be read, by the outbox that holds them up.
     stopped: Vec<(usize, SessionKey)>,
 }
@@ -77,6 +78,7 @@ impl Peer {
                 ending: Ending::new(Arc::clone(&quiet)),
                 sent: vec![0; count],
                 received: vec![Vec::new(); count],
+                has_put_back: false,
                 stopped: Vec::new(),
             })
             .collect()
@@ -88,7 +90,7 @@ impl Peer {
         self.sent[to] += 1;
         let run = FrameBuf::publish("t", &[number]).unwrap();
         let publisher = SessionKey::new(u32::from(number), 0);
-        self.mesh.forward(to, publisher, run.bytes());
+        self.mesh.forward(to, publisher, 0, run.bytes());
     }
 
     /// One turn.
@@ -111,19 +113,25 @@ impl Peer {
         self.doorbell.unpark();
     }
 
+    /// Takes what has come. The first batch is put back once, as by a turn that has no room for
+    /// all of it.
     pub(crate) fn deliver(&mut self) {
-        let mut batches = Vec::new();
-        while let Some((from, batch)) = self.mesh.take() {
-            for (record, frames) in records(&batch) {
-                assert_eq!(frames, 1);
-                let (frame, rest) = Frame::split_first(&batch[record]).unwrap();
+        let mut taken = Vec::new();
+        while let Some((from, batch, mut position)) = self.mesh.take() {
+            if !std::mem::replace(&mut self.has_put_back, true) {
+                self.mesh.put_back(from, batch, position);
+                break;
+            }
+            while let Some(record) = Record::read(&batch, position.record) {
+                position.record = record.frames.end;
+                let (frame, rest) = Frame::split_first(&batch[record.frames]).unwrap();
                 let (topic, data) = frame.publish_parts().unwrap();
                 assert_eq!((topic, rest), (&b"t"[..], &[][..]));
                 self.received[from].extend_from_slice(data);
             }
-            batches.push((from, batch));
+            taken.push((from, batch));
         }
-        for (from, batch) in batches {
+        for (from, batch) in taken {
             self.mesh.give_back(from, batch);
         }
     }

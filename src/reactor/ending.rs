@@ -58,17 +58,18 @@ impl Ending {
     }
 
     /// Whether all that any reactor accepted has arrived: what sessions here are owed now is all
-    /// they will get. Asked by a reactor that reads no more, at the end of each turn.
+    /// they will get. Asked by a reactor that reads no more, at the end of each turn; `is_silent`
+    /// once it has handed over everything and nothing that it holds will be published.
     ///
     /// Each is counted behind its last push, and the inboxes are looked at behind the whole count:
     /// SeqCst, so that this look finds every push. The other way round, a peer could push and
     /// become quiet between the two.
     pub(crate) fn all_arrived(
         &mut self,
-        is_handed_over: bool,
+        is_silent: bool,
         is_delivered: impl FnOnce() -> bool,
     ) -> bool {
-        if !self.is_quiet && is_handed_over {
+        if !self.is_quiet && is_silent {
             self.is_quiet = true;
             self.quiet.add();
         }
