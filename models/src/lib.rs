@@ -50,3 +50,12 @@ mod peer;
 pub mod shutdown;
 #[cfg(feature = "loom")]
 pub mod spill;
+
+#[cfg(feature = "shuttle")]
+pub mod directory;
+#[cfg(feature = "shuttle")]
+pub mod guarantee;
+#[cfg(feature = "shuttle")]
+mod node;
+#[cfg(feature = "shuttle")]
+mod orders;

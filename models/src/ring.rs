@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Short, so that few batches fill it: whatever was asked for.
-pub(crate) const CAPACITY: usize = 1;
+/// Whatever was asked for: so short that few batches fill it where the spill is modelled, and else
+/// so long that none do.
+const CAPACITY: usize = if cfg!(feature = "loom") { 1 } else { 8 };
 
 #[derive(Debug)]
 pub(crate) struct RingBuffer<T> {

@@ -17,13 +17,14 @@
 //! A removal and a birth cannot interleave, because both hold the lock of the topic's part.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use triomphe::ThinArc;
+
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// A topic, and who in this process wants it: its name behind a word with a bit for each shard, in
 /// one allocation that the directory and the registers of those shards share.
