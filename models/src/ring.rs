@@ -9,17 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Whatever was asked for: so short that few batches fill it where the spill is modelled, and else
-/// so long that none do.
-const CAPACITY: usize = if cfg!(feature = "loom") { 1 } else { 8 };
-
 #[derive(Debug)]
 pub(crate) struct RingBuffer<T> {
     /// Popped and pushed so far.
     head: AtomicUsize,
     tail: AtomicUsize,
     /// A lock of std's, which no checker sees: only one end has a slot at a time.
-    slots: [Mutex<Option<T>>; CAPACITY],
+    slots: Vec<Mutex<Option<T>>>,
 }
 
 #[derive(Debug)]
@@ -46,11 +42,13 @@ pub(crate) struct PopError;
 
 impl<T> RingBuffer<T> {
     #[expect(clippy::new_ret_no_self, reason = "as rtrb has it")]
-    pub(crate) fn new(_capacity: usize) -> (Producer<T>, Consumer<T>) {
+    pub(crate) fn new(capacity: usize) -> (Producer<T>, Consumer<T>) {
+        // Where the spill is modelled, a second batch is to be one too many.
+        let capacity = if cfg!(feature = "loom") { 1 } else { capacity };
         let ring = Arc::new(Self {
             head: AtomicUsize::new(0),
             tail: AtomicUsize::new(0),
-            slots: std::array::from_fn(|_| Mutex::new(None)),
+            slots: (0..capacity).map(|_| Mutex::new(None)).collect(),
         });
         let producer = Producer {
             ring: Arc::clone(&ring),
@@ -67,7 +65,7 @@ impl<T> RingBuffer<T> {
 
     /// Puts `value` into the slot of `position`, and returns what was there.
     fn replace(&self, position: usize, value: Option<T>) -> Option<T> {
-        let slot = self.slots[position % CAPACITY].lock();
+        let slot = self.slots[position % self.slots.len()].lock();
         std::mem::replace(&mut slot.unwrap_or_else(PoisonError::into_inner), value)
     }
 }
@@ -85,7 +83,7 @@ impl<T> Producer<T> {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        let is_full = || self.tail - self.seen_head.get() == CAPACITY;
+        let is_full = || self.tail - self.seen_head.get() == self.ring.slots.len();
         if is_full() {
             self.seen_head.set(self.ring.head.load(Ordering::Acquire));
         }
