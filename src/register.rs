@@ -14,6 +14,9 @@ use crate::register::directory::Interest;
 use crate::session::SessionKey;
 
 pub mod directory;
+mod name;
+
+pub(crate) use name::is_same;
 
 /// Topics and sessions, and who is subscribed to what.
 ///
@@ -213,7 +216,7 @@ impl Register {
     /// Where a topic is, until subscriptions change.
     #[inline]
     pub(crate) fn find(&self, hash: u64, topic: &[u8]) -> Option<TopicIndex> {
-        let is_it = |&index: &u32| self.topics[index as usize].interest.topic() == topic;
+        let is_it = |&index: &u32| is_same(self.topics[index as usize].interest.topic(), topic);
         self.names.find(hash, is_it).copied().map(TopicIndex)
     }
 

@@ -5,10 +5,10 @@ use crate::deadline::Timestamp;
 use crate::handler::{SessionHandler, SessionView, Verdict};
 use crate::metrics::{DiscardCause, DropReason};
 use crate::packet::{HEADER_LEN, Packet, id};
-use crate::register::TopicIndex;
+use crate::register::{TopicIndex, is_same};
 use crate::session::{CloseReason, SessionKey, SessionState};
 use crate::shard::Shard;
-use crate::shard::run::{Run, Step, is_same};
+use crate::shard::run::{Run, Step};
 
 /// What the parser does after a frame.
 pub(super) enum Next {
@@ -53,7 +53,7 @@ impl<H: SessionHandler> Shard<H> {
             match step {
                 Step::Publish { topic, data, same } => {
                     if !same {
-                        self.end_run(key, piece, bytes, run.take());
+                        self.end_run(key, piece, bytes, &mut run);
                     }
                     let mut verdict = self.on_publish(view, topic, data);
                     if verdict == Verdict::Allow {
@@ -65,7 +65,7 @@ impl<H: SessionHandler> Shard<H> {
                         at = run.end;
                     }
                     if verdict == Verdict::Discard {
-                        self.end_run(key, piece, bytes, run.take());
+                        self.end_run(key, piece, bytes, &mut run);
                         self.counters.frames_read += 1;
                         self.counters.count_discarded(DiscardCause::Denied, 1);
                         self.budget.spend_frames(1);
@@ -73,7 +73,7 @@ impl<H: SessionHandler> Shard<H> {
                     }
                 }
                 Step::Other(frame) => {
-                    self.end_run(key, piece, bytes, run.take());
+                    self.end_run(key, piece, bytes, &mut run);
                     self.counters.frames_read += 1;
                     self.budget.spend_frames(1);
                     next = self.on_frame(now, key, view, frame);
@@ -82,13 +82,13 @@ impl<H: SessionHandler> Shard<H> {
                 }
             }
             if run.is_full() {
-                self.end_run(key, piece, bytes, run.take());
+                self.end_run(key, piece, bytes, &mut run);
             }
             if !matches!(next, Next::Go) || self.is_spent() {
                 break;
             }
         }
-        self.end_run(key, piece, bytes, run.take());
+        self.end_run(key, piece, bytes, &mut run);
         if let Some(session) = self.sessions.get_mut(key) {
             session.frames_in += self.counters.frames_read - frames_before;
         }
@@ -153,14 +153,14 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Gives a run to everyone who wants it.
     #[inline]
-    fn end_run(&mut self, publisher: SessionKey, piece: Piece, bytes: &[u8], run: Run<'_>) {
-        if run.frames == 0 {
+    fn end_run(&mut self, publisher: SessionKey, piece: Piece, bytes: &[u8], run: &mut Run<'_>) {
+        let frames = std::mem::take(&mut run.frames);
+        if frames == 0 {
             return;
         }
-        self.counters.frames_read += u64::from(run.frames);
-        self.counters
-            .count_accepted(id::PUBLISH, u64::from(run.frames));
-        self.budget.spend_frames(run.frames as usize);
+        self.counters.frames_read += u64::from(frames);
+        self.counters.count_accepted(id::PUBLISH, u64::from(frames));
+        self.budget.spend_frames(frames as usize);
         let others = match &mut self.remote {
             None => 0,
             Some(remote) => {
@@ -174,10 +174,10 @@ impl<H: SessionHandler> Shard<H> {
         }
         let matched = run.found.map_or(0, |found| {
             let piece = piece.part(run.start, run.end);
-            self.fan_out(found, Some(publisher), piece, run.frames)
+            self.fan_out(found, Some(publisher), piece, frames)
         });
         if matched == 0 && others == 0 {
-            self.counters.publishes_unmatched += u64::from(run.frames);
+            self.counters.publishes_unmatched += u64::from(frames);
         }
     }
 

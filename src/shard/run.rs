@@ -1,7 +1,7 @@
 //! Runs: neighbouring PUBLISH frames of one topic, told apart from everything else.
 
 use crate::packet::{Frame, id};
-use crate::register::TopicIndex;
+use crate::register::{TopicIndex, is_same};
 
 /// Neighbouring PUBLISH frames of one topic, routed once.
 ///
@@ -33,10 +33,6 @@ impl<'a> Run<'a> {
         frames_max: 0,
         frames: 0,
     };
-
-    pub(super) const fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::NONE)
-    }
 
     pub(super) const fn extend(&mut self, frame: &'a [u8]) {
         self.last = frame;
@@ -86,41 +82,5 @@ impl<'a> Step<'a> {
             _ => None,
         };
         Some((frame.bytes().len(), step.unwrap_or(Step::Other(frame))))
-    }
-}
-
-/// Whether two topics are equal. Why not `==`: for lengths that are not constant that is a call
-/// into the C library, and most topics are shorter than such a call is long (9 % of the broker's
-/// time in a stream of 64-byte messages).
-#[inline]
-pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len()
-        && match one.len() {
-            0..8 => one.iter().zip(other).all(|(a, b)| a == b),
-            // Eight bytes from each end, overlapping in the middle.
-            8..=16 => {
-                one.first_chunk::<8>() == other.first_chunk::<8>()
-                    && one.last_chunk::<8>() == other.last_chunk::<8>()
-            }
-            _ => one == other,
-        }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topics_are_the_same_only_if_every_byte_is() {
-        for len in 0..40 {
-            let topic: Vec<u8> = (0..len).collect();
-            assert!(is_same(&topic, &topic.clone()));
-            assert!(!is_same(&topic, &[&topic[..], b"x"].concat()));
-            for at in 0..topic.len() {
-                let mut other = topic.clone();
-                other[at] ^= 0x80;
-                assert!(!is_same(&topic, &other), "{len} bytes, different at {at}");
-            }
-        }
     }
 }
