@@ -92,9 +92,14 @@ pub mod session;
 pub mod shard;
 #[cfg(feature = "broker")]
 mod sync;
+#[cfg(any(feature = "client", feature = "broker"))]
+mod topic_frames;
 
 #[cfg(feature = "broker")]
-pub use broker::{Broker, BrokerError, BrokerHandle, Builder, RegisterSnapshot};
+pub use broker::{
+    Broker, BrokerError, BrokerHandle, Builder, Delivery, ProcessError, RegisterSnapshot,
+    Subscription,
+};
 #[cfg(feature = "client")]
 pub use client::Client;
 

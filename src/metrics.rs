@@ -74,6 +74,8 @@ labels! {
         RegisterFailed = "register_failed",
         /// The reactor that it was given to has too many to adopt already.
         Overload = "overload",
+        /// The broker is stopping.
+        Stopping = "stopping",
     }
 }
 

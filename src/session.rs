@@ -63,6 +63,8 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A process on this host.
     Unix,
+    /// The process that the broker runs in.
+    Process,
     /// Whoever drives the shard by hand.
     Memory,
 }
@@ -72,6 +74,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
+            Self::Process => f.write_str("process"),
             Self::Memory => f.write_str("memory"),
         }
     }

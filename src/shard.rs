@@ -288,6 +288,11 @@ impl<H: SessionHandler> Shard<H> {
         self.deadlines.first()
     }
 
+    /// Whether it takes no more input.
+    pub const fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Takes no more input, for ever. Nothing is read any more, so nobody can be late with it.
     pub fn stop_reading(&mut self) {
         self.draining = true;

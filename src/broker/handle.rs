@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 use std::{io, thread};
 
 use crate::address::Address;
+use crate::broker::process::{ProcessError, Publisher, Subscription};
 use crate::broker::{BrokerError, cpus};
-use crate::handler::SessionHandler;
+use crate::handler::{Open, SessionHandler};
 use crate::metrics::Counters;
 use crate::reactor::{Command, Peers, Reactor};
 use crate::session::SessionInfo;
@@ -15,6 +16,8 @@ use crate::session::SessionInfo;
 /// Reactors that do not run yet.
 pub(super) struct Reactors<H> {
     pub(super) reactors: Vec<Reactor<H>>,
+    /// Serves the process itself; nobody asks it who it is.
+    pub(super) process: Option<Reactor<Open>>,
     pub(super) peers: Arc<Peers>,
     /// Whether each is kept on a CPU of its own.
     pub(super) pin: bool,
@@ -25,6 +28,7 @@ pub(super) struct Reactors<H> {
 pub struct BrokerHandle {
     addresses: Vec<Address>,
     peers: Arc<Peers>,
+    publisher: Publisher,
     /// Empty once they were joined.
     threads: Vec<JoinHandle<io::Result<Counters>>>,
 }
@@ -36,34 +40,80 @@ impl BrokerHandle {
     ) -> Result<Self, BrokerError> {
         let Reactors {
             reactors,
+            process,
             peers,
             pin,
         } = reactors;
         let mut handle = Self {
             addresses,
             peers,
+            publisher: Publisher::default(),
             threads: Vec::new(),
         };
         for (id, reactor) in reactors.into_iter().enumerate() {
-            let peers = Arc::clone(&handle.peers);
-            let run = move || {
-                let others = EndTogether(peers);
-                if pin {
-                    cpus::pin(id);
-                }
-                let ended = reactor.run();
-                if ended.is_err() {
-                    others.0.end();
-                }
-                ended
-            };
-            let thread = thread::Builder::new().name(format!("hvlp-reactor-{id}"));
-            // Should one not start, dropping the handle ends those that have.
-            handle
-                .threads
-                .push(thread.spawn(run).map_err(BrokerError::Start)?);
+            handle.start_one(format!("hvlp-reactor-{id}"), pin.then_some(id), reactor)?;
+        }
+        if let Some(reactor) = process {
+            handle.start_one("hvlp-process".into(), None, reactor)?;
         }
         Ok(handle)
+    }
+
+    /// Should one not start, dropping the handle ends those that have.
+    fn start_one<H: SessionHandler>(
+        &mut self,
+        name: String,
+        cpu: Option<usize>,
+        reactor: Reactor<H>,
+    ) -> Result<(), BrokerError> {
+        let peers = Arc::clone(&self.peers);
+        let run = move || {
+            let others = EndTogether(peers);
+            if let Some(cpu) = cpu {
+                cpus::pin(cpu);
+            }
+            let ended = reactor.run();
+            if ended.is_err() {
+                others.0.end();
+            }
+            ended
+        };
+        let thread = thread::Builder::new().name(name).spawn(run);
+        self.threads.push(thread.map_err(BrokerError::Start)?);
+        Ok(())
+    }
+
+    /// Publishes from within the process, to every subscriber of the topic: clients, and the
+    /// process's own subscriptions. Returns when the message is accepted, having waited while the
+    /// broker has too much of them; a stop delivers what was accepted. The messages of one thread
+    /// keep their order.
+    ///
+    /// # Errors
+    /// It does not fit into a frame, or the broker has ended.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let broker = hvlp::Broker::builder().listen("127.0.0.1:0")?.spawn()?;
+    /// let mut subscription = broker.subscribe(["temperature"])?;
+    /// broker.publish("temperature", b"21.5")?;
+    /// let message = subscription.receive(Duration::from_secs(5))?.expect("a message");
+    /// assert_eq!((message.topic(), message.data()), ("temperature", &b"21.5"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn publish(&self, topic: &str, data: impl AsRef<[u8]>) -> Result<(), ProcessError> {
+        self.publisher.publish(&self.peers, topic, data.as_ref())
+    }
+
+    /// Subscribes from within the process. When this returns, whatever is published later is
+    /// received, by whomever and on whichever reactor.
+    ///
+    /// # Errors
+    /// A topic is too long, or the broker has ended.
+    pub fn subscribe<T: AsRef<str>>(
+        &self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Subscription, ProcessError> {
+        Subscription::new(&self.peers, topics)
     }
 
     /// The first address that it listens on, with the port that the kernel chose.

@@ -24,10 +24,12 @@ use crate::shard::Shard;
 mod cpus;
 mod descriptors;
 mod handle;
+mod process;
 mod signals;
 
 use handle::Reactors;
 pub use handle::{BrokerHandle, RegisterSnapshot};
+pub use process::{Delivery, ProcessError, Subscription};
 
 /// Where brokers come from: `Broker::builder()`.
 #[derive(Debug)]
@@ -92,11 +94,17 @@ impl<H: SessionHandler> Builder<H> {
         }
     }
 
-    /// Binds every address and serves, each reactor on a thread of its own.
+    /// Binds every address and serves, each reactor on a thread of its own; one thread more serves
+    /// what the process itself publishes and subscribes to.
     ///
     /// # Errors
     /// An address cannot be bound, or must not be; nothing is served then.
-    pub fn spawn(mut self) -> Result<BrokerHandle, BrokerError> {
+    pub fn spawn(self) -> Result<BrokerHandle, BrokerError> {
+        self.start(true)
+    }
+
+    /// `for_process`: whether the process itself is going to publish and to subscribe.
+    fn start(mut self, for_process: bool) -> Result<BrokerHandle, BrokerError> {
         if self.config.listen.is_empty() {
             self.config.listen.push(Address::default());
         }
@@ -108,45 +116,36 @@ impl<H: SessionHandler> Builder<H> {
             .map(Listener::address)
             .collect::<Result<_, _>>();
         let addresses = addresses.map_err(BrokerError::Start)?;
-        BrokerHandle::start(self.reactors(listeners)?, addresses)
+        let reactors = self.reactors(listeners, for_process);
+        BrokerHandle::start(reactors.map_err(BrokerError::Start)?, addresses)
     }
 
     /// One reactor per thread to be, the first of them with the listeners.
-    fn reactors(self, listeners: Vec<Listener>) -> Result<Reactors<H>, BrokerError> {
-        let count = self.config.reactors;
-        let loops = (0..count)
-            .map(|_| Loop::new())
-            .collect::<Result<Vec<_>, _>>();
-        let loops = loops.map_err(BrokerError::Start)?;
-        let peers = Peers::new(loops.iter().map(Loop::mailbox).collect());
-        let mut ends = match count {
-            1 => Vec::new(),
-            _ => Mesh::between(&peers.doorbells),
-        }
-        .into_iter();
+    fn reactors(&self, listeners: Vec<Listener>, for_process: bool) -> io::Result<Reactors<H>> {
         let config = share(&self.config);
+        let count = config.reactors + usize::from(for_process);
+        let loops = (0..count).map(|_| Loop::new());
+        let loops = loops.collect::<Result<Vec<_>, _>>()?;
+        let mailboxes = loops.iter().map(Loop::mailbox).collect();
+        let peers = Peers::new(mailboxes, config.reactors);
+        let mut seats = Seat::between(loops, &peers).into_iter();
+
         let mut listeners = Some(listeners);
-        let build = |(id, base): (u8, Loop)| {
-            let (handler, mesh) = (self.handler.clone(), ends.next());
-            let shard = |resolver| {
-                let shard = Shard::new(
-                    id,
-                    u8::try_from(count).expect("at most 63"),
-                    &config,
-                    handler,
-                    resolver,
-                );
-                match mesh {
-                    Some(mesh) => shard.with_peers(Arc::clone(&peers.directory), mesh),
-                    None => shard,
-                }
-            };
+        let serving = seats.by_ref().take(config.reactors);
+        let reactors = serving.map(|seat| {
             let listeners = listeners.take().unwrap_or_default();
-            Reactor::new(id, base, Arc::clone(&peers), shard, &config, listeners)
+            seat.reactor(&config, self.handler.clone(), listeners)
+        });
+        let reactors = reactors.collect::<Result<_, _>>()?;
+        let idle_config = Config {
+            busy_poll: None,
+            ..config.clone()
         };
-        let reactors = (0..).zip(loops).map(build).collect::<Result<Vec<_>, _>>();
+        let process = seats.next();
+        let process = process.map(|seat| seat.reactor(&idle_config, Open, Vec::new()));
         Ok(Reactors {
-            reactors: reactors.map_err(BrokerError::Start)?,
+            reactors,
+            process: process.transpose()?,
             peers,
             pin: config.pin,
         })
@@ -173,12 +172,63 @@ impl<H: SessionHandler> Builder<H> {
     /// As `spawn`, and whatever ended the broker while it ran.
     pub fn run(self, ready: impl FnOnce(&[Address])) -> Result<Counters, BrokerError> {
         descriptors::raise_limit();
-        let handle = self.spawn()?;
+        let handle = self.start(false)?;
         let signals = signals::stop_on_signal(handle.stopper()).map_err(BrokerError::Start)?;
         ready(handle.local_addrs());
         let ended = handle.join();
         signals.end();
         ended
+    }
+}
+
+/// What a reactor is built on, and its place among its peers.
+struct Seat {
+    id: u8,
+    base: Loop,
+    /// None if there is one reactor.
+    mesh: Option<Mesh>,
+    peers: Arc<Peers>,
+}
+
+impl Seat {
+    /// One for each loop, in their order.
+    fn between(loops: Vec<Loop>, peers: &Arc<Peers>) -> Vec<Self> {
+        let ends = match loops.len() {
+            1 => Vec::new(),
+            _ => Mesh::between(&peers.doorbells),
+        };
+        let mut ends = ends.into_iter();
+        let seat = |(id, base)| Self {
+            id,
+            base,
+            mesh: ends.next(),
+            peers: Arc::clone(peers),
+        };
+        (0..).zip(loops).map(seat).collect()
+    }
+
+    fn reactor<N: SessionHandler>(
+        self,
+        config: &Config,
+        handler: N,
+        listeners: Vec<Listener>,
+    ) -> io::Result<Reactor<N>> {
+        let Self {
+            id,
+            base,
+            mesh,
+            peers,
+        } = self;
+        let count = u8::try_from(peers.mailboxes.len()).expect("at most 64");
+        let directory = Arc::clone(&peers.directory);
+        let shard = |resolver| {
+            let shard = Shard::new(id, count, config, handler, resolver);
+            match mesh {
+                Some(mesh) => shard.with_peers(directory, mesh),
+                None => shard,
+            }
+        };
+        Reactor::new(id, base, peers, shard, config, listeners)
     }
 }
 

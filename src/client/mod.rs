@@ -46,7 +46,6 @@ mod message;
 mod receiver;
 mod reconnect;
 mod sender;
-mod topic_frames;
 
 pub use batch::Batch;
 pub use builder::ClientBuilder;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, SendFailure};
 use super::error::{ClientError, Wait};
-use super::topic_frames::topic_frames;
 use crate::address::Address;
 use crate::packet::{FrameBuf, id};
+use crate::topic_frames::topic_frames;
 
 /// How to come back after a lost connection.
 ///

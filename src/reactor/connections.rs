@@ -1,5 +1,6 @@
 //! The connections of a reactor, by the slot of their session.
 
+use crate::reactor::pipe::ReactorEnd;
 use crate::reactor::transport::Transport;
 use crate::session::SessionKey;
 
@@ -64,5 +65,11 @@ impl Connections {
     pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Connection> {
         let connection = self.slots.get_mut(key.slot() as usize)?.as_mut();
         connection.filter(|connection| connection.key == key)
+    }
+
+    /// The ends of connections inside the process.
+    pub(crate) fn pipes(&self) -> impl Iterator<Item = &ReactorEnd> {
+        let connections = self.slots.iter().flatten();
+        connections.filter_map(|connection| connection.transport.pipe())
     }
 }

@@ -21,6 +21,7 @@ use crate::metrics::Counters;
 use crate::reactor::connections::Connections;
 use crate::reactor::ending::Ending;
 use crate::reactor::journal::Journal;
+use crate::reactor::pipe::{Edge, ReactorEnd};
 use crate::reactor::staging::Staging;
 use crate::reactor::{Command, Listener, Mailbox, Peers};
 use crate::session::SessionKey;
@@ -74,6 +75,42 @@ impl Loop {
     /// Where other threads leave commands for this reactor.
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         Arc::clone(&self.mailbox)
+    }
+}
+
+/// What has become possible on a connection.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a bit of what the kernel tells"
+)]
+struct Readiness {
+    is_readable: bool,
+    is_writable: bool,
+    is_read_closed: bool,
+    is_urgent: bool,
+    is_error: bool,
+}
+
+impl From<&mio::event::Event> for Readiness {
+    fn from(event: &mio::event::Event) -> Self {
+        Self {
+            is_readable: event.is_readable(),
+            is_writable: event.is_writable(),
+            is_read_closed: event.is_read_closed(),
+            is_urgent: event.is_priority(),
+            is_error: event.is_error(),
+        }
+    }
+}
+
+impl From<Edge> for Readiness {
+    fn from(edge: Edge) -> Self {
+        Self {
+            is_readable: edge.is_readable,
+            is_writable: edge.is_writable,
+            ..Self::default()
+        }
     }
 }
 
@@ -245,25 +282,25 @@ impl<H: SessionHandler> Reactor<H> {
                         listener.ready = true;
                     }
                 }
-                token => self.take_event(key_of(token), event),
+                token => self.notice(key_of(token), &Readiness::from(event)),
             }
         }
         self.events = events;
     }
 
-    fn take_event(&mut self, key: SessionKey, event: &mio::event::Event) {
+    fn notice(&mut self, key: SessionKey, readiness: &Readiness) {
         let Some(connection) = self.connections.get_mut(key) else {
             return self.shard.count_stale_event();
         };
-        if event.is_writable() {
+        if readiness.is_writable {
             self.shard.writable(key);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_priority() {
+        if readiness.is_readable || readiness.is_read_closed || readiness.is_urgent {
             connection.is_readable = true;
-            connection.is_read_closed |= event.is_read_closed();
-            connection.is_urgent |= event.is_priority();
+            connection.is_read_closed |= readiness.is_read_closed;
+            connection.is_urgent |= readiness.is_urgent;
         }
-        if event.is_error() && !self.shard.wants_input(key) {
+        if readiness.is_error && !self.shard.wants_input(key) {
             // Nobody will read it, so nobody would find out.
             let error = connection.transport.take_error();
             let kind = error.map_or(io::ErrorKind::ConnectionReset, |error| error.kind());
@@ -278,6 +315,7 @@ impl<H: SessionHandler> Reactor<H> {
         for command in self.mailbox.take() {
             match command {
                 Command::Adopt(transport, peer) => self.adopt(transport, peer),
+                Command::Edge(key, edge) => self.notice(key, &Readiness::from(edge)),
                 Command::Resolve(resolution) => self.shard.resolve(self.now, resolution),
                 Command::Count(reply) => {
                     // Whoever asked may have stopped waiting.
@@ -300,7 +338,7 @@ impl<H: SessionHandler> Reactor<H> {
         if self.stopping.is_none() {
             self.listeners.clear();
             self.stop_until(self.now + self.config.drain_timeout);
-            self.shard.stop_reading();
+            self.connections.pipes().for_each(ReactorEnd::stop);
         }
     }
 
@@ -384,6 +422,13 @@ impl<H: SessionHandler> Reactor<H> {
             return;
         }
         let shard = &mut self.shard;
+        // What comes from sockets now is nobody's promise; what the process has published is.
+        if !shard.is_draining() && self.connections.pipes().all(ReactorEnd::is_empty) {
+            shard.stop_reading();
+        }
+        if !shard.is_draining() {
+            return;
+        }
         let is_silent = !shard.has_any_held() && shard.is_handed_over();
         if self.ending.all_arrived(is_silent, || shard.is_delivered()) {
             shard.drain();

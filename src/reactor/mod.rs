@@ -17,27 +17,32 @@ use crate::handler::Resolution;
 use crate::mesh::Doorbell;
 use crate::metrics::Counters;
 use crate::reactor::ending::Quiet;
+use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
 use crate::register::directory::Directory;
-use crate::session::{Peer, SessionInfo};
+use crate::session::{Peer, SessionInfo, SessionKey};
 
 mod connections;
 mod ending;
 mod journal;
 mod listener;
 mod mio;
+mod pipe;
 mod socket_file;
 mod staging;
 mod transport;
 
 pub(crate) use self::mio::{Loop, Reactor};
 pub(crate) use listener::Listener;
+pub(crate) use pipe::{Ended as PipeEnded, ProcessEnd, pipe};
 
 /// What a reactor can be asked to do by other threads.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve a connection that another reactor has accepted.
     Adopt(Transport, Peer),
+    /// What has become possible on a connection inside the process.
+    Edge(SessionKey, Edge),
     /// A ticket's answer.
     Resolve(Resolution),
     /// Send what was counted.
@@ -122,12 +127,16 @@ pub(crate) struct Peers {
     pub(crate) directory: Arc<Directory>,
     /// Sessions of each, those on their way to it included.
     loads: Vec<AtomicUsize>,
+    /// So many reactors, the first ones, have sockets; the one behind them, if there is one, has
+    /// what the process itself publishes and subscribes to.
+    serving: usize,
     /// Reactors that read no more and have handed over everything.
     quiet: Arc<Quiet>,
 }
 
 impl Peers {
-    pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>) -> Arc<Self> {
+    /// Reactors with these mailboxes, of which the first `serving` have sockets.
+    pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>, serving: usize) -> Arc<Self> {
         let bell = |mailbox: &Arc<Mailbox>| {
             let mailbox = Arc::clone(mailbox);
             Doorbell::new(move || mailbox.wake())
@@ -135,6 +144,7 @@ impl Peers {
         let all = mailboxes.clone();
         let wake_all = move || all.iter().for_each(|mailbox| mailbox.wake());
         Arc::new(Self {
+            serving,
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
             loads: mailboxes.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -148,7 +158,7 @@ impl Peers {
     fn place(&self, sessions_max: usize) -> Option<usize> {
         // Relaxed: only the acceptor adds; one that has just ended may count a moment more.
         let load = |reactor: &usize| self.loads[*reactor].load(Ordering::Relaxed);
-        let reactors = 0..self.loads.len();
+        let reactors = 0..self.serving;
         if reactors
             .clone()
             .map(|reactor| load(&reactor))
@@ -160,6 +170,21 @@ impl Peers {
         let least = reactors.min_by_key(load)?;
         self.loads[least].fetch_add(1, Ordering::Relaxed);
         Some(least)
+    }
+
+    /// Opens a connection inside the process; `None` if there is no reactor for these, or it has
+    /// ended or has too much to do.
+    pub(crate) fn open_pipe(&self) -> Option<ProcessEnd> {
+        let mailbox = self.mailboxes.get(self.serving)?;
+        let (process_end, reactor_end) = pipe();
+        // Relaxed: see `place`.
+        self.loads[self.serving].fetch_add(1, Ordering::Relaxed);
+        let transport = Transport::Process(reactor_end);
+        let is_posted = mailbox.post_connection(transport, Peer::Process);
+        if !is_posted {
+            self.unplace(self.serving);
+        }
+        is_posted.then_some(process_end)
     }
 
     fn unplace(&self, reactor: usize) {

@@ -11,13 +11,16 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::config::ListenerConfig;
+use crate::reactor::pipe::ReactorEnd;
 use crate::shard::SendOutcome;
 
-/// The socket of one session.
+/// What one session's bytes come from and go to.
 #[derive(Debug)]
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// The process that the broker runs in.
+    Process(ReactorEnd),
 }
 
 impl Transport {
@@ -27,7 +30,9 @@ impl Transport {
     /// # Errors
     /// The first refusal; the other options are set all the same.
     pub(crate) fn configure(&self, config: &ListenerConfig) -> io::Result<()> {
-        let descriptor = self.as_fd();
+        let Ok(descriptor) = self.socket() else {
+            return Ok(());
+        };
         let socket = SockRef::from(&descriptor);
         let sndbuf = config
             .sndbuf
@@ -57,55 +62,93 @@ impl Transport {
         let interest = Interest::READABLE | Interest::WRITABLE;
         #[cfg(target_os = "linux")]
         let interest = interest | Interest::PRIORITY;
-        self.source().register(registry, token, interest)
+        self.source()
+            .map_or(Ok(()), |source| source.register(registry, token, interest))
     }
 
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source().deregister(registry)
+        self.source()
+            .map_or(Ok(()), |source| source.deregister(registry))
     }
 
     /// Receives into `room`; 0 is the end of the stream.
     #[inline]
     pub(crate) fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
-        let (len, _) = rustix::net::recv(self.as_fd(), room, RecvFlags::DONTWAIT)?;
-        Ok(len)
+        match self.socket() {
+            Ok(socket) => Ok(rustix::net::recv(socket, room, RecvFlags::DONTWAIT)?.0),
+            Err(pipe) => pipe.receive(room),
+        }
     }
 
     /// Offers one stretch to the kernel, once.
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> SendOutcome {
-        let send = || rustix::net::send(self.as_fd(), bytes, SEND_FLAGS);
+        let socket = match self.socket() {
+            Ok(socket) => socket,
+            Err(pipe) => return pipe.send(bytes),
+        };
+        let send = || rustix::net::send(socket, bytes, SEND_FLAGS);
         outcome(bytes.len(), rustix::io::retry_on_intr(send))
     }
 
     /// Offers several stretches to the kernel, at once.
     pub(crate) fn send_vectored(&self, parts: &[IoSlice<'_>]) -> SendOutcome {
+        let socket = match self.socket() {
+            Ok(socket) => socket,
+            Err(pipe) => return pipe.send_vectored(parts),
+        };
         let len = parts.iter().map(|part| part.len()).sum();
         let mut control = SendAncillaryBuffer::default();
-        let send = || rustix::net::sendmsg(self.as_fd(), parts, &mut control, SEND_FLAGS);
+        let send = || rustix::net::sendmsg(socket, parts, &mut control, SEND_FLAGS);
         outcome(len, rustix::io::retry_on_intr(send))
     }
 
     /// Ends our side of the stream; what was sent still arrives.
     pub(crate) fn shut_down_writing(&self) {
-        // An error means that the connection is gone, which is what closing is about.
-        let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Write);
+        match self.socket() {
+            // An error means that the connection is gone, which is what closing is about.
+            Ok(socket) => drop(rustix::net::shutdown(socket, Shutdown::Write)),
+            Err(pipe) => pipe.shut_down_writing(),
+        }
     }
 
     /// Makes the close that follows a reset, so that the kernel's copy goes at once.
     pub(crate) fn reset_on_close(&self) {
-        let _ = SockRef::from(&self.as_fd()).set_linger(Some(std::time::Duration::ZERO));
+        if let Ok(socket) = self.socket() {
+            // Refused, the close is an ordinary one.
+            let _ = SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+        }
     }
 
     /// The error that the kernel holds for this socket.
     pub(crate) fn take_error(&self) -> Option<io::Error> {
-        SockRef::from(&self.as_fd()).take_error().ok().flatten()
+        let socket = self.socket().ok()?;
+        SockRef::from(&socket).take_error().ok().flatten()
     }
 
-    fn source(&mut self) -> &mut dyn Source {
+    /// The end of a connection inside the process.
+    pub(crate) const fn pipe(&self) -> Option<&ReactorEnd> {
         match self {
-            Self::Tcp(stream) => stream,
-            Self::Unix(stream) => stream,
+            Self::Process(pipe) => Some(pipe),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// The socket, or what there is instead.
+    #[inline]
+    fn socket(&self) -> Result<BorrowedFd<'_>, &ReactorEnd> {
+        match self {
+            Self::Tcp(stream) => Ok(stream.as_fd()),
+            Self::Unix(stream) => Ok(stream.as_fd()),
+            Self::Process(pipe) => Err(pipe),
+        }
+    }
+
+    fn source(&mut self) -> Option<&mut dyn Source> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(stream) => Some(stream),
+            Self::Process(_) => None,
         }
     }
 }
@@ -121,14 +164,5 @@ fn outcome(offered: usize, taken: Result<usize, Errno>) -> SendOutcome {
         // No buffers: as if the socket were full. `progress_timeout` bounds the wait.
         Err(Errno::AGAIN | Errno::NOBUFS) => SendOutcome::Short(0),
         Err(errno) => SendOutcome::Failed(io::Error::from(errno).kind()),
-    }
-}
-
-impl AsFd for Transport {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
     }
 }

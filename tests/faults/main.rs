@@ -14,6 +14,7 @@ mod budgets;
 mod delivery;
 mod endings;
 mod handler;
+mod in_process;
 mod kernel;
 mod limits;
 mod malformed;

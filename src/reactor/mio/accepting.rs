@@ -1,5 +1,7 @@
 //! New connections: taken from the listeners, and given to the reactor with the fewest sessions.
 
+use std::sync::Arc;
+
 use crate::handler::SessionHandler;
 use crate::metrics::RefuseReason;
 use crate::reactor::connections::Connection;
@@ -47,6 +49,10 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     pub(super) fn adopt(&mut self, mut transport: Transport, peer: Peer) {
+        if self.stopping.is_some() {
+            self.shard.refuse(RefuseReason::Stopping);
+            return self.peers.unplace(self.id);
+        }
         let Ok(key) = self.shard.open(self.now, peer) else {
             return self.peers.unplace(self.id);
         };
@@ -59,6 +65,9 @@ impl<H: SessionHandler> Reactor<H> {
         {
             self.shard.forget(key, RefuseReason::RegisterFailed);
             return self.peers.unplace(self.id);
+        }
+        if let Some(pipe) = transport.pipe() {
+            pipe.attach(Arc::clone(&self.mailbox), key);
         }
         Journal::opened(self.shard.number(key), peer);
         self.connections.insert(Connection::new(key, transport));

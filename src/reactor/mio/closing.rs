@@ -38,10 +38,12 @@ impl<H: SessionHandler> Reactor<H> {
         if closed.reason.is_slow() {
             connection.transport.reset_on_close();
         }
-        if !matches!(
+        let is_farewell = matches!(
             closed.reason,
             CloseReason::ClientDisconnect | CloseReason::Shutdown
-        ) {
+        );
+        // What is in a pipe stays there.
+        if !is_farewell || connection.transport.pipe().is_some() {
             return self.close_connection(key);
         }
         connection.transport.shut_down_writing();

@@ -50,6 +50,16 @@ impl<H: SessionHandler> Reactor<H> {
             self.linger(key);
         } else if matches!(self.read_session(key, turn_budget), Left::More) {
             self.make_ready(key);
+        } else if !self.shard.has_held(key) {
+            self.settle(key);
+        }
+    }
+
+    /// All that was received of `key` has been executed; the process may wait for that.
+    fn settle(&self, key: SessionKey) {
+        let connection = self.connections.get(key);
+        if let Some(pipe) = connection.and_then(|connection| connection.transport.pipe()) {
+            pipe.settle();
         }
     }
 

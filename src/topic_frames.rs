@@ -3,7 +3,7 @@
 use crate::packet::{EncodeError, FrameBuf};
 
 /// SUBSCRIBE or UNSUBSCRIBE frames for all `topics`, back to back; none for none.
-pub(super) fn topic_frames<'a>(
+pub(crate) fn topic_frames<'a>(
     id: u8,
     topics: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<u8>, EncodeError> {
