@@ -137,7 +137,7 @@ fn a_subscription_that_is_not_read_is_closed_as_slow_and_nobody_else_notices() {
 #[test]
 fn g1_a_stop_delivers_what_the_process_has_published() {
     for _ in 0..5 {
-        let broker = start(&["reactors=2"]);
+        let broker = start(&["reactors=2", "limits.frames_per_turn=64"]);
         let mut client = broker.subscriber(&["t"]);
         let mut own = broker.handle().subscribe(["t"]).unwrap();
         let reader = thread::spawn(move || client.read_to_end().0);
