@@ -137,7 +137,12 @@ fn a_subscription_that_is_not_read_is_closed_as_slow_and_nobody_else_notices() {
 #[test]
 fn g1_a_stop_delivers_what_the_process_has_published() {
     for _ in 0..5 {
-        let broker = start(&["reactors=2", "limits.frames_per_turn=64"]);
+        let small_turns = [
+            "reactors=2",
+            "limits.frames_per_turn=64",
+            "limits.read_per_session=4KiB",
+        ];
+        let broker = start(&small_turns);
         let mut client = broker.subscriber(&["t"]);
         let mut own = broker.handle().subscribe(["t"]).unwrap();
         let reader = thread::spawn(move || client.read_to_end().0);
