@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hvlp::packet::{EncodeError, id};
 use hvlp::session::Peer as Far;
-use hvlp::{ProcessError, Subscription};
+use hvlp::{Broker, ProcessError, Subscription};
 
-use crate::support::{DEADLINE, TestBroker, start, wait_until, wire};
+use crate::support::{DEADLINE, TestBroker, spawn, start, wait_until, wire};
 
 /// The next message's number, and that it is on this topic.
 fn number(subscription: &mut Subscription, topic: &str) -> u32 {
@@ -142,7 +142,11 @@ fn g1_a_stop_delivers_what_the_process_has_published() {
             "limits.frames_per_turn=64",
             "limits.read_per_session=4KiB",
         ];
-        let broker = start(&small_turns);
+        // Without a canary, whose end would give the broker time.
+        let broker = spawn(
+            Broker::builder().listen("127.0.0.1:0").unwrap(),
+            &small_turns,
+        );
         let mut client = broker.subscriber(&["t"]);
         let mut own = broker.handle().subscribe(["t"]).unwrap();
         let reader = thread::spawn(move || client.read_to_end().0);
