@@ -15,6 +15,7 @@ mod endings;
 mod handler;
 mod kernel;
 mod limits;
+mod load;
 mod malformed;
 mod pace;
 #[cfg(feature = "cli")]
