@@ -80,6 +80,10 @@ pub struct Limits {
     pub read_per_session: usize,
     /// `limits.read_per_turn`
     pub read_per_turn: usize,
+    /// `limits.frames_per_turn`
+    pub frames_per_turn: usize,
+    /// `limits.deliver_per_turn`
+    pub deliver_per_turn: usize,
     /// `limits.pieces_per_turn`
     pub pieces_per_turn: usize,
     /// `limits.mesh_spill_max`
@@ -138,6 +142,8 @@ impl Default for Limits {
             accept_per_turn: 64,
             read_per_session: 256 * KIB,
             read_per_turn: MIB,
+            frames_per_turn: 65_536,
+            deliver_per_turn: 64 * MIB,
             pieces_per_turn: 262_144,
             mesh_spill_max: 512 * KIB,
         }
@@ -288,8 +294,12 @@ keys! {
         "bytes read from one session per turn: larger reads stall the loop, smaller ones cost sends",
     "limits.read_per_turn" Size limits.read_per_turn number [4 * K, 16 * 1024 * K]
         "bytes read from all sessions before what they published is flushed",
+    "limits.frames_per_turn" Count limits.frames_per_turn number [1, 1 << 24]
+        "frames, and topics of lists, taken before everyone has their turn: small ones cost time too",
+    "limits.deliver_per_turn" Size limits.deliver_per_turn number [4 * K, TIB]
+        "bytes given to subscribers before everyone has their turn; one frame to all is never cut",
     "limits.pieces_per_turn" Count limits.pieces_per_turn number [1, 1 << 24]
-        "stretches owed before they are flushed; 16 bytes of memory each",
+        "stretches owed before everyone has their turn; 16 bytes of memory each",
     "limits.mesh_spill_max" Size limits.mesh_spill_max number [64 * K, ANY]
         "what may wait for one full reactor before no session of this one is read",
 }

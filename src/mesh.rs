@@ -16,15 +16,15 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::outbound::whole_frames;
 use crate::session::SessionKey;
 
-/// Records of runs: each a header of two little-endian words, bytes and frames, and so many bytes
-/// of whole frames.
+/// Records of runs: each a header of the run's length in bytes, its number of frames (4 bytes each,
+/// little-endian) and its topic's hash (8 bytes), and so many bytes of whole frames.
 pub(crate) type Batch = Vec<u8>;
 
 /// A batch is handed over when it has grown to this.
 const BATCH_LEN: usize = 64 * 1024;
 /// Batches under way between two shards.
 const RING_BATCHES: usize = 8;
-const RECORD_HEADER_LEN: usize = 8;
+const RECORD_HEADER_LEN: usize = 16;
 
 /// How a shard that sleeps is woken, at most once per sleep.
 pub struct Doorbell {
@@ -101,10 +101,31 @@ struct Outbox {
 /// Batches from one other shard.
 #[derive(Debug)]
 struct Inbox {
+    /// The batch that comes next, if a turn could not deliver all of it.
+    unfinished: Option<(Batch, Position)>,
     ring: Consumer<Batch>,
     empties: Producer<Batch>,
     wants_room: Arc<AtomicBool>,
     doorbell: Arc<Doorbell>,
+}
+
+/// How far a batch was delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Where the record begins that comes next.
+    pub(crate) record: usize,
+    /// How many bytes of its frames were delivered already.
+    pub(crate) skip: usize,
+}
+
+/// A run in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Where its frames lie.
+    pub(crate) frames: Range<usize>,
+    pub(crate) frame_count: u32,
+    /// Of its topic.
+    pub(crate) hash: u64,
 }
 
 /// What handing over has changed for publishers, by the outbox concerned.
@@ -137,8 +158,8 @@ impl Mesh {
         ends
     }
 
-    /// Appends a run, whole frames of one topic, for shard `to`.
-    pub(crate) fn forward(&mut self, to: usize, publisher: SessionKey, mut run: &[u8]) {
+    /// Appends a run, whole frames of the topic with this hash, for shard `to`.
+    pub(crate) fn forward(&mut self, to: usize, publisher: SessionKey, hash: u64, mut run: &[u8]) {
         let Some(outbox) = self.outboxes.get_mut(to).and_then(Option::as_mut) else {
             return;
         };
@@ -162,6 +183,7 @@ impl Mesh {
             };
             outbox.filling.extend_from_slice(&word(len as u64));
             outbox.filling.extend_from_slice(&word(frames));
+            outbox.filling.extend_from_slice(&hash.to_le_bytes());
             outbox.filling.extend_from_slice(record);
             run = rest;
         }
@@ -191,14 +213,19 @@ impl Mesh {
         change
     }
 
-    /// The next batch from a peer, each in its turn; the peer's number is needed to give it back.
-    pub(crate) fn take(&mut self) -> Option<(usize, Batch)> {
+    /// The next batch from a peer, each in its turn, and where to go on in it; the peer's number is
+    /// needed to give it back.
+    pub(crate) fn take(&mut self) -> Option<(usize, Batch, Position)> {
         let count = self.inboxes.len();
         for offset in 0..count {
             let from = (self.first + offset) % count;
             let Some(inbox) = &mut self.inboxes[from] else {
                 continue;
             };
+            if let Some((batch, position)) = inbox.unfinished.take() {
+                self.first = from + 1;
+                return Some((from, batch, position));
+            }
             let Ok(batch) = inbox.ring.pop() else {
                 continue;
             };
@@ -208,7 +235,7 @@ impl Mesh {
                 inbox.doorbell.ring();
             }
             self.first = from + 1;
-            return Some((from, batch));
+            return Some((from, batch, Position::default()));
         }
         None
     }
@@ -222,12 +249,17 @@ impl Mesh {
         }
     }
 
+    /// Keeps a batch that was delivered up to `position`; it is the first to be taken.
+    pub(crate) fn put_back(&mut self, from: usize, batch: Batch, position: Position) {
+        if let Some(Some(inbox)) = self.inboxes.get_mut(from) {
+            debug_assert!(inbox.unfinished.is_none(), "a turn ends with one");
+            inbox.unfinished = Some((batch, position));
+        }
+    }
+
     /// Whether a peer has left something, or a ring that was full has room: no reason to sleep.
     pub(crate) fn has_work(&self) -> bool {
-        self.inboxes
-            .iter()
-            .flatten()
-            .any(|inbox| !inbox.ring.is_empty())
+        !self.is_delivered()
             || self
                 .outboxes
                 .iter()
@@ -249,7 +281,7 @@ impl Mesh {
         self.inboxes
             .iter()
             .flatten()
-            .all(|inbox| inbox.ring.is_empty())
+            .all(|inbox| inbox.unfinished.is_none() && inbox.ring.is_empty())
     }
 
     /// The longest spill, in bytes.
@@ -263,16 +295,19 @@ impl Mesh {
     }
 }
 
-/// The runs of a batch: where each lies in it, and how many frames it has.
-pub(crate) fn records(batch: &[u8]) -> impl Iterator<Item = (Range<usize>, u32)> + '_ {
-    let mut at = 0;
-    std::iter::from_fn(move || {
+impl Record {
+    /// The record that begins at `at`; `None` at the end of the batch.
+    pub(crate) fn read(batch: &[u8], at: usize) -> Option<Self> {
         let (len, behind) = batch.get(at..)?.split_first_chunk()?;
-        let (frames, _) = behind.split_first_chunk()?;
+        let (frame_count, behind) = behind.split_first_chunk()?;
+        let (hash, _) = behind.split_first_chunk()?;
         let start = at + RECORD_HEADER_LEN;
-        at = start + u32::from_le_bytes(*len) as usize;
-        Some((start..at, u32::from_le_bytes(*frames)))
-    })
+        Some(Self {
+            frames: start..start + u32::from_le_bytes(*len) as usize,
+            frame_count: u32::from_le_bytes(*frame_count),
+            hash: u64::from_le_bytes(*hash),
+        })
+    }
 }
 
 fn pair(from: &Arc<Doorbell>, to: &Arc<Doorbell>) -> (Outbox, Inbox) {
@@ -291,6 +326,7 @@ fn pair(from: &Arc<Doorbell>, to: &Arc<Doorbell>) -> (Outbox, Inbox) {
         doorbell: Arc::clone(to),
     };
     let inbox = Inbox {
+        unfinished: None,
         ring: ring_out,
         empties: empties_in,
         wants_room,
@@ -352,8 +388,11 @@ mod tests {
 
     fn drain(mesh: &mut Mesh) -> Vec<u8> {
         let mut bytes = Vec::new();
-        while let Some((from, batch)) = mesh.take() {
-            bytes.extend(records(&batch).flat_map(|(record, _)| batch[record].to_vec()));
+        while let Some((from, batch, mut position)) = mesh.take() {
+            while let Some(record) = Record::read(&batch, position.record) {
+                position.record = record.frames.end;
+                bytes.extend_from_slice(&batch[record.frames]);
+            }
             mesh.give_back(from, batch);
         }
         bytes
@@ -365,7 +404,7 @@ mod tests {
         let (greedy, modest) = (SessionKey::new(1, 0), SessionKey::new(2, 0));
         let run = frames(8000);
         let (mut sent, mut received) = (Vec::new(), Vec::new());
-        ends[0].forward(1, greedy, &run);
+        ends[0].forward(1, greedy, 0, &run);
         sent.extend_from_slice(&run);
         let change = ends[0].hand_over();
         assert!(run.len() > RING_BATCHES * BATCH_LEN);
@@ -374,7 +413,7 @@ mod tests {
 
         received.extend(drain(&mut ends[1]));
         assert!(ends[0].has_work());
-        ends[0].forward(1, modest, &frames(10));
+        ends[0].forward(1, modest, 0, &frames(10));
         sent.extend_from_slice(&frames(10));
         let change = ends[0].hand_over();
         assert_eq!(
@@ -409,12 +448,12 @@ mod tests {
         let mut ends = Mesh::between(&[silent(), silent(), silent()]);
         for from in [1, 2] {
             for _ in 0..3 {
-                ends[from].forward(0, SessionKey::new(0, 0), &frames(1));
+                ends[from].forward(0, SessionKey::new(0, 0), 0, &frames(1));
                 ends[from].hand_over();
             }
         }
         let order: Vec<_> = std::iter::from_fn(|| ends[0].take())
-            .map(|(from, _)| from)
+            .map(|(from, ..)| from)
             .collect();
         assert_eq!(order, [1, 2, 1, 2, 1, 2]);
     }

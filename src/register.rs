@@ -4,8 +4,6 @@
 //! Each change costs O(1), however many topics a session or subscribers a topic has, and a topic
 //! that loses its last subscriber leaves nothing behind.
 
-use std::sync::Arc;
-
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -46,10 +44,9 @@ pub struct Register {
 
 #[derive(Debug)]
 struct Topic {
-    name: Box<str>,
+    /// Its name, and which shards want it. Of a directory's, if the shard is one of several.
+    interest: Interest,
     subscribers: SmallVec<[SessionKey; 2]>,
-    /// Which other shards want it; none where there is one shard.
-    interest: Option<Arc<Interest>>,
 }
 
 #[derive(Debug)]
@@ -69,11 +66,15 @@ struct Link {
     in_holder: u32,
 }
 
+/// Where a topic was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TopicIndex(u32);
+
 /// What a lookup found: whom a message on this topic goes to.
 #[derive(Clone, Copy, Debug)]
 pub struct Route<'a> {
     subscribers: &'a [SessionKey],
-    interest: Option<&'a Arc<Interest>>,
+    interest: &'a Interest,
 }
 
 impl<'a> Route<'a> {
@@ -83,7 +84,7 @@ impl<'a> Route<'a> {
     }
 
     /// Which shards want the topic, if this register's shard is one of several.
-    pub(crate) const fn interest(self) -> Option<&'a Arc<Interest>> {
+    pub(crate) const fn interest(self) -> &'a Interest {
         self.interest
     }
 }
@@ -92,6 +93,14 @@ impl Register {
     /// An empty register with hash keys of its own.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty register that hashes topics as others do.
+    pub(crate) fn with_hasher(hasher: RandomState) -> Self {
+        Self {
+            hasher,
+            ..Self::default()
+        }
     }
 
     /// Makes a session known. Slots are indices into a table: choose small ones. A session with an
@@ -115,8 +124,17 @@ impl Register {
 
     /// Removes a session and all its subscriptions; an unknown one is no error.
     pub fn remove_session(&mut self, key: SessionKey) {
+        self.remove_session_with(key, |_| ());
+    }
+
+    /// As `remove_session`; `orphaned` is told of each topic that has no subscriber left.
+    pub(crate) fn remove_session_with(
+        &mut self,
+        key: SessionKey,
+        mut orphaned: impl FnMut(&Interest),
+    ) {
         while let Some(&topic) = self.holder(key).and_then(|holder| holder.topics.last()) {
-            self.unlink(key, topic);
+            self.unlink(key, topic, &mut orphaned);
         }
         if self.holder(key).is_some() {
             self.holders[key.slot() as usize] = None;
@@ -130,14 +148,28 @@ impl Register {
         key: SessionKey,
         topics: impl IntoIterator<Item = T>,
     ) -> usize {
-        self.add_session(key);
-        if self.holder(key).is_none() {
-            return 0;
-        }
         topics
             .into_iter()
-            .filter(|topic| self.link(key, topic.as_ref()))
+            .filter(|topic| self.subscribe_with(key, topic.as_ref(), Interest::alone))
             .count()
+    }
+
+    /// Subscribes a session to one topic, which comes from `birth` if it has no subscriber yet.
+    /// Returns whether that is new.
+    pub(crate) fn subscribe_with(
+        &mut self,
+        key: SessionKey,
+        topic: &str,
+        birth: impl FnOnce(&[u8]) -> Interest,
+    ) -> bool {
+        self.add_session(key);
+        if self.holder(key).is_none() {
+            return false;
+        }
+        let topic = self
+            .index(topic)
+            .unwrap_or_else(|| self.add_topic(birth(topic.as_bytes())));
+        self.link(key, topic)
     }
 
     /// Ends subscriptions; topics that the session does not hold are no error. Returns how many it
@@ -147,30 +179,51 @@ impl Register {
         key: SessionKey,
         topics: impl IntoIterator<Item = T>,
     ) -> usize {
-        let held = |register: &mut Self, topic: &str| {
-            let topic = register.find(topic.as_bytes())?;
-            (register.holder(key).is_some() && register.unlink(key, topic)).then_some(())
-        };
         topics
             .into_iter()
-            .filter(|topic| held(self, topic.as_ref()).is_some())
+            .filter(|topic| self.unsubscribe_with(key, topic.as_ref(), |_| ()))
             .count()
+    }
+
+    /// Ends one subscription; `orphaned` is told of the topic if it has no subscriber left. Returns
+    /// whether the session held it.
+    pub(crate) fn unsubscribe_with(
+        &mut self,
+        key: SessionKey,
+        topic: &str,
+        orphaned: impl FnMut(&Interest),
+    ) -> bool {
+        let topic = self.index(topic);
+        topic.is_some_and(|topic| self.holder(key).is_some() && self.unlink(key, topic, orphaned))
     }
 
     /// Whom a message on `topic` goes to; `None` if nobody wants it.
     #[inline]
     pub fn route(&self, topic: &[u8]) -> Option<Route<'_>> {
-        let topic = &self.topics[self.find(topic)? as usize];
-        Some(Route {
-            subscribers: &topic.subscribers,
-            interest: topic.interest.as_ref(),
-        })
+        let found = self.find(self.hash(topic), topic)?;
+        Some(self.route_at(found))
     }
 
-    /// Remembers which shards want `topic`, as long as somebody here does.
-    pub(crate) fn set_interest(&mut self, topic: &str, interest: Arc<Interest>) {
-        if let Some(topic) = self.find(topic.as_bytes()) {
-            self.topics[topic as usize].interest = Some(interest);
+    /// The hash by which topics are found.
+    #[inline]
+    pub(crate) fn hash(&self, topic: &[u8]) -> u64 {
+        self.hasher.hash_one(topic)
+    }
+
+    /// Where a topic is, until subscriptions change.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, topic: &[u8]) -> Option<TopicIndex> {
+        let is_it = |&index: &u32| self.topics[index as usize].interest.topic() == topic;
+        self.names.find(hash, is_it).copied().map(TopicIndex)
+    }
+
+    /// Whom a message on a topic that was found goes to.
+    #[inline]
+    pub(crate) fn route_at(&self, TopicIndex(index): TopicIndex) -> Route<'_> {
+        let topic = &self.topics[index as usize];
+        Route {
+            subscribers: &topic.subscribers,
+            interest: &topic.interest,
         }
     }
 
@@ -182,7 +235,7 @@ impl Register {
     /// Whether the session holds the topic.
     pub fn is_subscribed(&self, key: SessionKey, topic: &str) -> bool {
         self.holder(key).is_some()
-            && self.find(topic.as_bytes()).is_some_and(|topic| {
+            && self.index(topic).is_some_and(|topic| {
                 self.links
                     .find(self.link_hash(topic, key.slot()), same(topic, key))
                     .is_some()
@@ -192,9 +245,10 @@ impl Register {
     /// The topics that a session holds; none for an unknown one.
     pub fn topics(&self, key: SessionKey) -> impl ExactSizeIterator<Item = &str> {
         let topics = self.holder(key).map_or(&[][..], |holder| &holder.topics);
-        topics
-            .iter()
-            .map(|&topic| &*self.topics[topic as usize].name)
+        topics.iter().map(|&topic| {
+            let name = self.topics[topic as usize].interest.topic();
+            str::from_utf8(name).expect("topics are subscribed to as text")
+        })
     }
 
     /// All known sessions, by slot.
@@ -214,7 +268,7 @@ impl Register {
 
     /// Forgets every session, topic and subscription.
     pub fn reset(&mut self) {
-        *self = Self::new();
+        *self = Self::with_hasher(self.hasher.clone());
     }
 
     fn holder(&self, key: SessionKey) -> Option<&Holder> {
@@ -222,10 +276,9 @@ impl Register {
         (holder.key == key).then_some(holder)
     }
 
-    #[inline]
-    fn find(&self, name: &[u8]) -> Option<u32> {
-        let is_it = |&topic: &u32| self.topics[topic as usize].name.as_bytes() == name;
-        self.names.find(self.hasher.hash_one(name), is_it).copied()
+    fn index(&self, topic: &str) -> Option<u32> {
+        let topic = topic.as_bytes();
+        self.find(self.hash(topic), topic).map(|found| found.0)
     }
 
     fn link_hash(&self, topic: u32, slot: u32) -> u64 {
@@ -233,10 +286,7 @@ impl Register {
     }
 
     /// Adds a subscription; false if the session holds it already.
-    fn link(&mut self, key: SessionKey, name: &str) -> bool {
-        let topic = self
-            .find(name.as_bytes())
-            .unwrap_or_else(|| self.add_topic(name));
+    fn link(&mut self, key: SessionKey, topic: u32) -> bool {
         let holder = self.holders[key.slot() as usize]
             .as_mut()
             .expect("the session was added");
@@ -262,7 +312,7 @@ impl Register {
     }
 
     /// Takes a subscription away; false if the session does not hold it.
-    fn unlink(&mut self, key: SessionKey, topic: u32) -> bool {
+    fn unlink(&mut self, key: SessionKey, topic: u32, mut orphaned: impl FnMut(&Interest)) -> bool {
         let hash = self.link_hash(topic, key.slot());
         let Ok(entry) = self.links.find_entry(hash, same(topic, key)) else {
             return false;
@@ -285,7 +335,7 @@ impl Register {
             self.link_mut(moved, key).in_holder = link.in_holder;
         }
         if self.topics[topic as usize].subscribers.is_empty() {
-            self.remove_topic(topic);
+            orphaned(&self.remove_topic(topic));
         }
         true
     }
@@ -297,11 +347,11 @@ impl Register {
             .expect("both lists say that it is there")
     }
 
-    fn add_topic(&mut self, name: &str) -> u32 {
+    fn add_topic(&mut self, interest: Interest) -> u32 {
+        let hash = self.hash(interest.topic());
         let topic = position(self.topics.insert(Topic {
-            name: name.into(),
+            interest,
             subscribers: SmallVec::new(),
-            interest: None,
         }));
         let Self {
             topics,
@@ -309,17 +359,18 @@ impl Register {
             hasher,
             ..
         } = self;
-        names.insert_unique(hasher.hash_one(name.as_bytes()), topic, |&topic| {
-            hasher.hash_one(topics[topic as usize].name.as_bytes())
+        names.insert_unique(hash, topic, |&topic| {
+            hasher.hash_one(topics[topic as usize].interest.topic())
         });
         topic
     }
 
-    fn remove_topic(&mut self, topic: u32) {
-        let name = self.topics.remove(topic as usize).name;
-        let hash = self.hasher.hash_one(name.as_bytes());
+    fn remove_topic(&mut self, topic: u32) -> Interest {
+        let interest = self.topics.remove(topic as usize).interest;
+        let hash = self.hash(interest.topic());
         let entry = self.names.find_entry(hash, |&found| found == topic);
         entry.expect("a topic has a name").remove();
+        interest
     }
 }
 

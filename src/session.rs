@@ -225,8 +225,10 @@ pub(crate) struct Session {
     pub(crate) closing: Option<CloseReason>,
     pub(crate) foreign: Option<Foreign>,
     /// What was read and not yet parsed: the cut frame at the end of the last receive, or the rest
-    /// of one receive that waits for the handler's answer.
+    /// of one receive that waits for the handler's answer or for the next turn.
     pub(crate) remainder: Vec<u8>,
+    /// The remainder is input that was held: it counts as such, and is parsed from its beginning.
+    pub(crate) holds: bool,
     pub(crate) errors: Option<Box<ErrorWindow>>,
     pub(crate) frames_in: u64,
     pub(crate) deliveries: u64,
@@ -252,6 +254,7 @@ impl Session {
             closing: None,
             foreign: None,
             remainder: Vec::new(),
+            holds: false,
             errors: None,
             frames_in: 0,
             deliveries: 0,
@@ -259,6 +262,11 @@ impl Session {
             stopped_by: 0,
             outbound: Outbound::default(),
         }
+    }
+
+    /// Whether it holds input that may be parsed.
+    pub(crate) fn has_held(&self) -> bool {
+        self.holds && self.state == SessionState::Connected && self.closing.is_none()
     }
 }
 

@@ -4,9 +4,10 @@
 //! thread, so an engine, a simulator, a fuzzer or a test can drive it. The calls of one turn:
 //!
 //! ```text
-//! open, then per receive   remainder -> receive (again while it returns a rest, after a flush)
+//! open, then per receive   remainder -> receive, until the turn `is_spent`
 //! end of stream, errors    gone
-//! answers of tickets       resolve -> next_resumed
+//! what was held            begin_turn, resolve -> next_resumed
+//! other shards             deliver, until the turn `is_spent`; hand_over
 //! per dirty session        next_dirty -> outgoing -> sent
 //! a socket has room        writable
 //! time                     expire, deadline
@@ -24,18 +25,21 @@ use crate::deadline::{DeadlineQueue, Timestamp};
 use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
 use crate::metrics::{Counters, DropReason, RefuseReason};
 use crate::outbound::Pieces;
-use crate::packet::Frame;
 use crate::register::Register;
 use crate::session::{
     CloseReason, Foreign, Peer, Session, SessionInfo, SessionKey, SessionState, Sessions,
 };
 
+mod budget;
 mod deadlines;
 mod flush;
+mod parse;
 mod receive;
 mod remote;
+mod requests;
 mod run;
 
+use budget::Budget;
 use deadlines::Deadlines;
 pub use flush::{Outgoing, SendOutcome};
 use remote::Remote;
@@ -89,6 +93,9 @@ pub struct Shard<H> {
     again: Vec<SessionKey>,
     closing: Vec<SessionKey>,
     resumed: Vec<SessionKey>,
+    /// Sessions that hold input which the next turn goes on with.
+    put_off: Vec<SessionKey>,
+    budget: Budget,
     /// Buffers of remainders, for the next session that needs one.
     spare: Vec<Vec<u8>>,
     deadlines: Deadlines,
@@ -129,6 +136,8 @@ impl<H: SessionHandler> Shard<H> {
             again: Vec::new(),
             closing: Vec::new(),
             resumed: Vec::new(),
+            put_off: Vec::new(),
+            budget: Budget::of(&config.limits),
             spare: Vec::new(),
             deadlines: Deadlines {
                 connect: DeadlineQueue::new(config.listener.connect_timeout),
@@ -217,7 +226,6 @@ impl<H: SessionHandler> Shard<H> {
         if session.state != SessionState::Verifying || session.closing.is_some() {
             return;
         }
-        self.held_total -= session.remainder.len();
         match resolution.verdict {
             Ok(()) => {
                 session.state = SessionState::Connected;
@@ -227,11 +235,7 @@ impl<H: SessionHandler> Shard<H> {
                 }
                 self.resumed.push(key);
             }
-            // Out of `Verifying` all the same: what it held is settled.
-            Err(refusal) => {
-                session.state = SessionState::WaitConnect;
-                self.close(key, refusal.close_reason());
-            }
+            Err(refusal) => self.close(key, refusal.close_reason()),
         }
     }
 
@@ -264,9 +268,9 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.doorbells_missed += 1;
     }
 
-    /// Counts a session whose reading goes on in the next turn.
-    pub const fn count_read_budget_exhausted(&mut self) {
-        self.counters.read_budget_exhausted += 1;
+    /// Counts sessions whose reading goes on in the next turn.
+    pub const fn count_read_budget_exhausted(&mut self, sessions: usize) {
+        self.counters.read_budget_exhausted += sessions as u64;
     }
 
     /// Ends every wait that is over at `now`. Called behind reading and flushing, so that a delay
@@ -333,9 +337,8 @@ impl<H: SessionHandler> Shard<H> {
 
         let session = self.sessions.get_mut(key)?;
         let remainder = std::mem::take(&mut session.remainder);
-        if session.state == SessionState::Verifying {
+        if std::mem::take(&mut session.holds) {
             self.held_total -= remainder.len();
-            session.state = SessionState::WaitConnect;
         }
         let Session {
             number,
@@ -356,13 +359,15 @@ impl<H: SessionHandler> Shard<H> {
         })
     }
 
-    /// Whether the session holds input that waits to be parsed, beside its socket.
+    /// Whether the session holds input that is to be parsed before its socket is read again: its
+    /// `remainder`, received as it is.
     pub fn has_held(&self, key: SessionKey) -> bool {
-        let holds = |session: &Session| {
-            session.state == SessionState::Connected
-                && Frame::split_first(&session.remainder).is_some()
-        };
-        self.sessions.get(key).is_some_and(holds)
+        self.sessions.get(key).is_some_and(Session::has_held)
+    }
+
+    /// Whether any session does.
+    pub fn has_any_held(&self) -> bool {
+        self.sessions.iter().any(|(_, session)| session.has_held())
     }
 
     /// Takes back `open`: the connection could not be watched, so it never was a session.
@@ -383,10 +388,9 @@ impl<H: SessionHandler> Shard<H> {
     pub fn end_turn(&mut self, arena: &mut Arena) {
         debug_assert!(self.is_settled(), "every dirty session was flushed");
         self.counters.turns += 1;
+        self.budget = Budget::of(&self.limits);
         if let Some(remote) = &mut self.remote {
-            for (from, batch) in arena.take_batches() {
-                remote.mesh.give_back(from, batch);
-            }
+            remote.give_back(arena.take_batches());
         }
         arena.end_turn();
     }

@@ -114,9 +114,11 @@ impl Run {
         let mut prng = Prng::new(seed);
         // Limits near which a run comes: a turn's pieces among them.
         let pieces = format!("limits.pieces_per_turn={}", 1 + prng.below(40));
+        let frames = format!("limits.frames_per_turn={}", 1 + prng.below(100));
+        let deliver = format!("limits.deliver_per_turn={}KiB", 4 + prng.below(8));
         Self {
             prng,
-            world: World::new(&[&pieces]),
+            world: World::new(&[&pieces, &frames, &deliver]),
             model: NaiveBroker::default(),
             unsent: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -167,20 +169,22 @@ impl Run {
             0 => unsent.len(),
             _ => self.prng.below(unsent.len() + 1),
         };
-        let bytes: Vec<u8> = unsent.drain(..len).collect();
-        self.receive(key, &bytes);
-    }
-
-    fn receive(&mut self, key: SessionKey, bytes: &[u8]) {
         let Self {
             world,
             prng,
             short_sends,
             ..
         } = self;
-        let mut socket = socket(prng, *short_sends);
-        world.receive_with(key, bytes, &mut socket);
-        self.model.receive(key, bytes);
+        let taken = world.receive_with(key, &unsent[..len], &mut socket(prng, *short_sends));
+        unsent.drain(..taken);
+        self.execute();
+    }
+
+    /// The model executes what the world has, which may put input off to its next turn.
+    fn execute(&mut self) {
+        for (key, bytes) in std::mem::take(&mut self.world.executed) {
+            self.model.receive(key, &bytes);
+        }
     }
 
     /// A peer ends its stream, or resets it.
@@ -207,6 +211,8 @@ impl Run {
             }
         }
         world.turn_with(&mut socket(prng, *short_sends));
+        self.execute();
+        let world = &mut self.world;
         for (key, bytes) in std::mem::take(&mut world.taken) {
             self.taken.entry(key).or_default().extend(bytes);
         }
@@ -231,6 +237,7 @@ impl Run {
                 assert_eq!(topics.collect::<BTreeSet<_>>(), session.topics, "{key:?}");
             }
             if !self.short_sends && !session.closed {
+                // Whatever the world has executed it has also written.
                 assert!(session.output == taken, "{key:?} got all of it");
             }
         }
@@ -246,7 +253,7 @@ impl Run {
             self.world.shard.writable(key);
         }
         self.turn();
-        while self.world.shard.is_dirty() {
+        while self.world.has_more() {
             self.turn();
         }
         let counters = self.world.counters();
@@ -255,10 +262,11 @@ impl Run {
     }
 
     fn any_peer(&mut self) -> Option<SessionKey> {
+        let shard = &self.world.shard;
         let alive = self
             .unsent
             .keys()
-            .filter(|key| self.world.shard.wants_input(**key));
+            .filter(|key| shard.wants_input(**key) && !shard.has_held(**key));
         let alive: Vec<_> = alive.copied().collect();
         (!alive.is_empty()).then(|| alive[self.prng.below(alive.len())])
     }

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use hvlp::arena::Arena;
+use hvlp::arena::{Arena, Piece};
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::handler::{Open, Resolver};
@@ -27,6 +27,7 @@ const ERROR_BUDGET: usize = 64;
 static CONFIGS: LazyLock<[Config; 2]> = LazyLock::new(|| {
     let (mut short_turns, mut small_backlogs) = (Config::default(), Config::default());
     short_turns.limits.pieces_per_turn = 3;
+    short_turns.limits.deliver_per_turn = 600;
     small_backlogs.listener.outbound_max = 8 * 1024;
     small_backlogs.limits.outbound_total_max = 12 * 1024;
     [short_turns, small_backlogs]
@@ -121,15 +122,21 @@ impl World {
     }
 
     fn receive(&mut self, who: usize, bytes: &[u8]) {
-        naive_receive(&mut self.naive, who, bytes);
         let key = self.client(who).key;
-        if !self.shard.wants_input(key) {
+        if !self.shard.wants_input(key) || self.shard.has_held(key) {
             return;
         }
         let head = self.shard.remainder(key);
         let room = self.arena.reserve(head);
         room[..bytes.len()].copy_from_slice(bytes);
         let piece = self.arena.commit(head.len() + bytes.len());
+        self.naive[who].unexecuted.extend_from_slice(bytes);
+        self.receive_piece(who, piece);
+    }
+
+    /// The shard executes what its turn allows, and the naive broker the same frames.
+    fn receive_piece(&mut self, who: usize, piece: Piece) {
+        let key = self.client(who).key;
         let mut rest = self
             .shard
             .receive(Timestamp::default(), key, &mut self.arena, piece);
@@ -139,15 +146,30 @@ impl World {
                 .shard
                 .receive_rest(Timestamp::default(), key, &mut self.arena, piece);
         }
+        let kept = self.shard.remainder(key).to_vec();
+        let mut executed = std::mem::replace(&mut self.naive[who].unexecuted, kept);
+        assert!(executed.ends_with(&self.naive[who].unexecuted));
+        executed.truncate(executed.len() - self.naive[who].unexecuted.len());
+        naive_execute(&mut self.naive, who, &executed);
+    }
+
+    fn owner(&self, key: SessionKey) -> usize {
+        let mut clients = self.clients.iter();
+        let who = clients.position(|client| client.as_ref().is_some_and(|it| it.key == key));
+        who.expect("a session that is not reaped yet")
     }
 
     fn gone(&mut self, who: usize, gone: Gone) {
         let key = self.client(who).key;
+        if self.shard.has_held(key) {
+            // The end of a stream is read behind what came before.
+            return;
+        }
         self.shard.gone(key, gone);
         let naive = &mut self.naive[who];
         naive.end(match gone {
             Gone::Failed(_) => CloseReason::Reset,
-            Gone::Eof if naive.buffer.is_empty() => CloseReason::Eof,
+            Gone::Eof if naive.unexecuted.is_empty() => CloseReason::Eof,
             Gone::Eof => CloseReason::EofMidFrame,
         });
     }
@@ -191,14 +213,15 @@ impl World {
 
     fn turn(&mut self) {
         self.shard.begin_turn();
+        while let Some(key) = self.shard.next_resumed() {
+            if self.shard.has_held(key) {
+                let held = self.arena.push(self.shard.remainder(key));
+                self.receive_piece(self.owner(key), held);
+            }
+        }
         self.flush();
         while let Some(closed) = self.shard.next_closed() {
-            let who = self.clients.iter().position(|client| {
-                client
-                    .as_ref()
-                    .is_some_and(|client| client.key == closed.key)
-            });
-            let who = who.expect("a session is closed once");
+            let who = self.owner(closed.key);
             match self.naive[who].end {
                 Some(reason) => assert_eq!(closed.reason, reason),
                 None => {
@@ -227,7 +250,7 @@ impl World {
                 naive.end, None,
                 "a session that has ended is reaped in its turn"
             );
-            assert_eq!(self.shard.remainder(client.key), naive.buffer);
+            assert_eq!(self.shard.remainder(client.key), naive.unexecuted);
             self.check_read(who, 0);
             subscriptions += naive.topics.len();
         }
@@ -259,6 +282,9 @@ impl World {
             }
         }
         self.turn();
+        while self.shard.has_put_off() {
+            self.turn();
+        }
         self.shard.close_all();
         for naive in &mut self.naive {
             naive.end(CloseReason::Shutdown);
@@ -289,7 +315,8 @@ fn publish(topic: &[u8], data_len: u8) -> Vec<u8> {
 #[derive(Default)]
 struct Naive {
     connected: bool,
-    buffer: Vec<u8>,
+    /// What the shard was given and has kept: a cut frame, or what it has put off.
+    unexecuted: Vec<u8>,
     topics: BTreeSet<Vec<u8>>,
     discarded: usize,
     owed: Vec<u8>,
@@ -311,16 +338,12 @@ impl Naive {
     }
 }
 
-fn naive_receive(all: &mut [Naive], who: usize, bytes: &[u8]) {
-    all[who].buffer.extend_from_slice(bytes);
-    while all[who].end.is_none() {
-        let buffer = &all[who].buffer;
-        if buffer.len() < 2 || buffer.len() < 2 + usize::from(buffer[1]) {
-            return;
-        }
-        let frame_len = 2 + usize::from(buffer[1]);
-        let frame: Vec<u8> = all[who].buffer.drain(..frame_len).collect();
-        let topics = naive_topics(&frame);
+/// Whole frames, and what followed them in a session that ended over them.
+fn naive_execute(all: &mut [Naive], who: usize, mut bytes: &[u8]) {
+    while all[who].end.is_none() && !bytes.is_empty() {
+        let (frame, rest) = bytes.split_at(2 + usize::from(bytes[1]));
+        bytes = rest;
+        let topics = naive_topics(frame);
         match (frame[0], topics) {
             (1, _) => all[who].connected = true,
             (2, _) => all[who].end(CloseReason::ClientDisconnect),
@@ -331,7 +354,7 @@ fn naive_receive(all: &mut [Naive], who: usize, bytes: &[u8]) {
                 for (other, session) in all.iter_mut().enumerate() {
                     let wants = session.topics.contains(&topics[0]);
                     if other != who && wants && session.end.is_none() {
-                        session.owed.extend_from_slice(&frame);
+                        session.owed.extend_from_slice(frame);
                     }
                 }
             }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 use std::{io, thread};
 
 use crate::address::Address;
@@ -147,23 +146,20 @@ impl BrokerHandle {
 
     /// The answers of all reactors; none if one of them has ended.
     fn ask<T>(&self, question: impl Fn(mpsc::Sender<T>) -> Command) -> Vec<T> {
-        let (reply, answer) = mpsc::channel();
-        let asked = self
-            .peers
-            .mailboxes
-            .iter()
-            .all(|mailbox| self.is_alive() && mailbox.post(question(reply.clone())).is_ok());
-        let mut answers = Vec::new();
-        // A reactor that ends leaves its mailbox, and the question in it, to this handle: the
-        // sender is never dropped, hence the look at the threads.
-        while asked && answers.len() < self.peers.mailboxes.len() {
-            match answer.recv_timeout(ALIVE_EVERY) {
-                Ok(answered) => answers.push(answered),
-                Err(_) if self.is_alive() => {}
-                Err(_) => return Vec::new(),
+        let (reply, answers) = mpsc::channel();
+        let mailboxes = &self.peers.mailboxes;
+        for mailbox in mailboxes {
+            if mailbox.post(question(reply.clone())).is_err() {
+                return Vec::new();
             }
         }
-        answers
+        drop(reply);
+        // A reactor that ends drops the question, so nobody waits for ever.
+        let answers: Vec<_> = answers.iter().collect();
+        match answers.len() == mailboxes.len() {
+            true => answers,
+            false => Vec::new(),
+        }
     }
 }
 
@@ -178,9 +174,6 @@ impl Drop for EndTogether {
         }
     }
 }
-
-/// How often a question that waits looks whether the reactor still runs.
-const ALIVE_EVERY: Duration = Duration::from_millis(20);
 
 impl Drop for BrokerHandle {
     fn drop(&mut self) {

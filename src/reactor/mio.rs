@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use smallvec::SmallVec;
 
-use crate::arena::{Arena, Piece};
+use crate::arena::Arena;
 use crate::config::Config;
 use crate::deadline::Timestamp;
 use crate::handler::{Resolver, SessionHandler};
@@ -27,6 +27,7 @@ use crate::shard::{Gone, Outgoing, Shard};
 
 mod accepting;
 mod closing;
+mod reading;
 
 /// One thread's loop and all that it works on.
 #[derive(Debug)]
@@ -76,13 +77,6 @@ impl Loop {
     }
 }
 
-/// What is left to do for a session whose turn to be read has passed.
-enum Left {
-    Nothing,
-    /// A budget stopped it.
-    More,
-}
-
 /// A doorbell is never lost; should it be, its owner looks after this time.
 const BACKSTOP: Duration = Duration::from_secs(1);
 const WAKER: Token = Token(usize::MAX);
@@ -117,7 +111,9 @@ impl<H: SessionHandler> Reactor<H> {
         let resolver = {
             let mailbox = Arc::clone(&mailbox);
             // A reactor that has ended needs no answers.
-            Resolver::new(move |resolution| drop(mailbox.post(Command::Resolve(resolution))))
+            Resolver::new(move |resolution| {
+                let _ = mailbox.post(Command::Resolve(resolution));
+            })
         };
         Ok(Self {
             id: usize::from(id),
@@ -208,6 +204,7 @@ impl<H: SessionHandler> Reactor<H> {
     fn has_work(&self) -> bool {
         (!self.ready.is_empty() && !self.shard.is_spilling())
             || self.shard.is_dirty()
+            || self.shard.has_put_off()
             || self.shard.has_mesh_work()
             || self
                 .listeners
@@ -331,88 +328,6 @@ impl<H: SessionHandler> Reactor<H> {
         }
     }
 
-    fn read_ready(&mut self) {
-        let mut budget = self.config.limits.read_per_turn;
-        for _ in 0..self.ready.len() {
-            if budget == 0 {
-                break;
-            }
-            let Some(key) = self.ready.pop_front() else {
-                break;
-            };
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            connection.is_ready = false;
-            if connection.is_lingering {
-                self.linger(key);
-            } else if matches!(self.read_session(key, &mut budget), Left::More) {
-                self.shard.count_read_budget_exhausted();
-                self.make_ready(key);
-            }
-        }
-    }
-
-    fn read_session(&mut self, key: SessionKey, turn_budget: &mut usize) -> Left {
-        let mut budget = self.config.limits.read_per_session.min(*turn_budget);
-        if self.shard.has_held(key) {
-            let held = self.arena.push(self.shard.remainder(key));
-            budget = budget.saturating_sub(held.len());
-            *turn_budget = turn_budget.saturating_sub(held.len());
-            self.receive(key, held);
-        }
-        while self.shard.wants_input(key) {
-            let Some(connection) = self.connections.get_mut(key) else {
-                break;
-            };
-            if !connection.is_readable {
-                break;
-            }
-            if budget == 0 {
-                return Left::More;
-            }
-            let head = self.shard.remainder(key);
-            let room = self.arena.reserve(head);
-            let room_len = room.len().min(budget);
-            match connection.transport.receive(&mut room[..room_len]) {
-                Ok(0) => self.shard.gone(key, Gone::Eof),
-                Ok(len) => {
-                    // A short receive has emptied the socket, and new bytes make a new edge; except
-                    // in front of the end of the stream and at the mark of urgent data.
-                    let emptied = len < room_len;
-                    if emptied && !connection.is_read_closed && !connection.is_urgent {
-                        connection.is_readable = false;
-                    }
-                    budget -= len;
-                    *turn_budget -= len;
-                    let piece = self.arena.commit(head.len() + len);
-                    self.receive(key, piece);
-                }
-                Err(error) if is_empty(&error) => {
-                    connection.is_readable = false;
-                    connection.is_urgent = false;
-                    if self.shard.is_broken(key) {
-                        self.shard
-                            .gone(key, Gone::Failed(io::ErrorKind::ConnectionReset));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.shard.gone(key, Gone::Failed(error.kind())),
-            }
-        }
-        Left::Nothing
-    }
-
-    fn receive(&mut self, key: SessionKey, piece: Piece) {
-        let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
-        while let Some(piece) = rest {
-            self.flush();
-            rest = self
-                .shard
-                .receive_rest(self.now, key, &mut self.arena, piece);
-        }
-    }
-
     // ---- flush
 
     fn flush(&mut self) {
@@ -458,9 +373,6 @@ impl<H: SessionHandler> Reactor<H> {
                 break;
             };
             budget = budget.saturating_sub(len);
-            if self.shard.has_pieces_enough() {
-                self.flush();
-            }
         }
     }
 
@@ -471,7 +383,7 @@ impl<H: SessionHandler> Reactor<H> {
         if self.stopping.is_none() {
             return;
         }
-        if !self.is_quiet && self.shard.is_handed_over() {
+        if !self.is_quiet && !self.shard.has_any_held() && self.shard.is_handed_over() {
             self.is_quiet = true;
             self.peers.become_quiet();
         }
@@ -486,6 +398,12 @@ impl<H: SessionHandler> Reactor<H> {
         if self.stopping.is_some_and(|deadline| deadline <= self.now) {
             self.shard.close_all();
         }
+    }
+}
+
+impl<H> Drop for Reactor<H> {
+    fn drop(&mut self) {
+        self.mailbox.close();
     }
 }
 

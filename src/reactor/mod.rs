@@ -8,7 +8,6 @@
 //! mailbox and never waits for anybody.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -55,49 +54,60 @@ pub(crate) enum Command {
 /// `ADOPTIONS_MAX` connections.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    commands: Mutex<VecDeque<Command>>,
+    /// None once the reactor has ended: whoever waits for an answer learns it, and no connection
+    /// waits here for ever.
+    commands: Mutex<Option<VecDeque<Command>>>,
     waker: Waker,
 }
 
 /// Connections that wait to be adopted by one reactor.
 const ADOPTIONS_MAX: usize = 1024;
 
+/// The reactor has ended, or cannot be woken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended;
+
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Arc<Self> {
         Arc::new(Self {
-            commands: Mutex::default(),
+            commands: Mutex::new(Some(VecDeque::new())),
             waker,
         })
     }
 
     /// Leaves a command and wakes the reactor.
-    pub(crate) fn post(&self, command: Command) -> io::Result<()> {
-        self.lock().push_back(command);
-        self.waker.wake()
+    pub(crate) fn post(&self, command: Command) -> Result<(), Ended> {
+        self.lock().as_mut().ok_or(Ended)?.push_back(command);
+        self.waker.wake().map_err(|_| Ended)
     }
 
     /// Leaves a connection, unless too many wait already; then it is closed.
     fn post_connection(&self, transport: Transport, peer: Peer) -> bool {
         let mut commands = self.lock();
-        if commands.len() >= ADOPTIONS_MAX {
+        let waiting = commands.as_mut();
+        let Some(waiting) = waiting.filter(|waiting| waiting.len() < ADOPTIONS_MAX) else {
             return false;
-        }
-        commands.push_back(Command::Adopt(transport, peer));
+        };
+        waiting.push_back(Command::Adopt(transport, peer));
         drop(commands);
-        // A reactor that cannot be woken has ended, and its connections end with it.
         self.waker.wake().is_ok()
     }
 
     pub(crate) fn wake(&self) {
-        // As above.
+        // One that cannot be woken has ended.
         let _ = self.waker.wake();
     }
 
     fn take(&self) -> VecDeque<Command> {
-        std::mem::take(&mut self.lock())
+        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Command>> {
+    /// The reactor takes no more commands; those that wait are dropped.
+    fn close(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Command>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,34 +9,64 @@
 //!
 //! * an [`Interest`] that is still in the directory: it is the word in which the bit was set before
 //!   S, so the load sees it;
-//! * one that was removed: it was marked *retired* before it left the table, hence before S; the
-//!   load sees the mark, looks again under the lock and finds the new one;
+//! * one that was removed: its word became 0, *retired*, before it left the table, hence before S;
+//!   the load sees that, looks again under the lock and finds the new one;
 //! * "nobody", with the number of births that this was true for: the topic's birth raised `births`
 //!   before S, so the comparison fails and the look under the lock finds it.
 //!
 //! A removal and a birth cannot interleave, because both hold the lock of the topic's part.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use triomphe::ThinArc;
 
-/// Who in this process wants a topic. Bit k: shard k. Bit 63: retired, look the topic up again.
-#[derive(Debug, Default)]
-pub struct Interest(AtomicU64);
-
-const RETIRED: u64 = 1 << 63;
+/// A topic, and who in this process wants it: its name behind a word with a bit for each shard, in
+/// one allocation that the directory and the registers of those shards share.
+///
+/// Invariant: a word of the directory has at least one bit. The word 0 is retired for ever: the
+/// topic must be looked up again.
+#[derive(Clone)]
+pub struct Interest(ThinArc<AtomicU64, u8>);
 
 impl Interest {
+    /// A topic that no directory knows of.
+    pub(crate) fn alone(topic: &[u8]) -> Self {
+        Self::new(topic, 0)
+    }
+
+    fn new(topic: &[u8], word: u64) -> Self {
+        Self(ThinArc::from_header_and_slice(AtomicU64::new(word), topic))
+    }
+
+    /// The topic's name.
+    #[inline]
+    pub fn topic(&self) -> &[u8] {
+        &self.0.slice
+    }
+
     /// The shards that want the topic, a bit each; `None` if the topic must be looked up again.
     #[inline]
     pub fn shards(&self) -> Option<u64> {
         // SeqCst, a plain load on x86-64: this load and the stores under the lock stand in one
         // order with whatever told the publisher of the subscription.
-        let word = self.0.load(Ordering::SeqCst);
-        (word != RETIRED).then_some(word)
+        let word = self.word().load(Ordering::SeqCst);
+        (word != 0).then_some(word)
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        &self.0.header.header
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topic = self.topic().escape_ascii();
+        write!(f, "Interest({topic}: {:#b})", self.shards().unwrap_or(0))
     }
 }
 
@@ -44,7 +74,7 @@ impl Interest {
 #[derive(Clone, Debug)]
 pub enum Wanted {
     /// Shards, as long as the word is not retired.
-    By(Arc<Interest>),
+    By(Interest),
     /// Nobody, as long as no topic was born in its part.
     Nobody {
         /// How many had been born by then.
@@ -67,13 +97,7 @@ const PARTS: usize = 64;
 #[derive(Debug, Default)]
 struct Part {
     births: AtomicU64,
-    topics: Mutex<HashTable<Topic>>,
-}
-
-#[derive(Debug)]
-struct Topic {
-    name: Box<[u8]>,
-    interest: Arc<Interest>,
+    topics: Mutex<HashTable<Interest>>,
 }
 
 impl Default for Directory {
@@ -91,6 +115,11 @@ impl Directory {
         Self::default()
     }
 
+    /// The keys by which it hashes. Registers that use the same ones hash a topic once for both.
+    pub fn hasher(&self) -> RandomState {
+        self.hasher.clone()
+    }
+
     /// The hash by which this directory, and whoever remembers its answers, finds a topic.
     #[inline]
     pub fn hash(&self, topic: &[u8]) -> u64 {
@@ -98,38 +127,37 @@ impl Directory {
     }
 
     /// `shard` has got its first subscriber for `topic`. When this returns, every publish sees it.
-    pub fn join(&self, shard: u8, topic: &[u8]) -> Arc<Interest> {
+    pub fn join(&self, shard: u8, topic: &[u8]) -> Interest {
         let hash = self.hash(topic);
         let part = self.part(hash);
         let mut topics = part.lock();
-        let rehash = |topic: &Topic| self.hasher.hash_one(&*topic.name);
-        let interest = match topics.entry(hash, |known| *known.name == *topic, rehash) {
-            Entry::Occupied(known) => Arc::clone(&known.get().interest),
-            Entry::Vacant(vacant) => {
-                let born = Topic {
-                    name: topic.into(),
-                    interest: Arc::default(),
-                };
-                part.births.fetch_add(1, Ordering::SeqCst);
-                Arc::clone(&vacant.insert(born).get().interest)
+        let rehash = |known: &Interest| self.hash(known.topic());
+        match topics.entry(hash, |known| known.topic() == topic, rehash) {
+            Entry::Occupied(known) => {
+                let interest = known.get().clone();
+                interest.word().fetch_or(bit(shard), Ordering::SeqCst);
+                interest
             }
-        };
-        interest.0.fetch_or(bit(shard), Ordering::SeqCst);
-        interest
+            Entry::Vacant(vacant) => {
+                let born = Interest::new(topic, bit(shard));
+                part.births.fetch_add(1, Ordering::SeqCst);
+                vacant.insert(born).get().clone()
+            }
+        }
     }
 
     /// `shard` has lost its last subscriber for `topic`. The last shard takes the topic with it.
     pub fn leave(&self, shard: u8, topic: &[u8]) {
         let hash = self.hash(topic);
         let mut topics = self.part(hash).lock();
-        let Ok(known) = topics.find_entry(hash, |known| *known.name == *topic) else {
+        let Ok(known) = topics.find_entry(hash, |known| known.topic() == topic) else {
             return;
         };
-        let word = &known.get().interest.0;
+        let word = known.get().word();
+        // With its last bit the word is retired, and that before it leaves the table: whoever still
+        // holds it must see that it is.
         let left = word.fetch_and(!bit(shard), Ordering::SeqCst) & !bit(shard);
         if left == 0 {
-            // Before it leaves the table: whoever still holds it must see the mark.
-            word.store(RETIRED, Ordering::SeqCst);
             known.remove();
         }
     }
@@ -139,8 +167,8 @@ impl Directory {
         let hash = self.hash(topic);
         let part = self.part(hash);
         let topics = part.lock();
-        match topics.find(hash, |known| *known.name == *topic) {
-            Some(known) => Wanted::By(Arc::clone(&known.interest)),
+        match topics.find(hash, |known| known.topic() == topic) {
+            Some(known) => Wanted::By(known.clone()),
             None => Wanted::Nobody {
                 births: part.births.load(Ordering::SeqCst),
             },
@@ -170,14 +198,14 @@ impl Directory {
 }
 
 impl Part {
-    fn lock(&self) -> MutexGuard<'_, HashTable<Topic>> {
+    fn lock(&self) -> MutexGuard<'_, HashTable<Interest>> {
         // Nothing in here panics between two changes that belong together.
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn bit(shard: u8) -> u64 {
-    debug_assert!(shard < 63, "bit 63 says something else");
+    debug_assert!(shard < 64, "a bit for each");
     1 << shard
 }
 
@@ -197,13 +225,13 @@ mod tests {
         let directory = Directory::new();
         assert_eq!(shards(&directory, b"a"), 0);
         directory.join(0, b"a");
-        directory.join(62, b"a");
+        directory.join(63, b"a");
         directory.join(3, b"b");
-        assert_eq!(shards(&directory, b"a"), 1 | 1 << 62);
+        assert_eq!(shards(&directory, b"a"), 1 | 1 << 63);
         directory.leave(0, b"a");
         directory.leave(0, b"a");
-        assert_eq!(shards(&directory, b"a"), 1 << 62);
-        directory.leave(62, b"a");
+        assert_eq!(shards(&directory, b"a"), 1 << 63);
+        directory.leave(63, b"a");
         directory.leave(3, b"b");
         assert_eq!(directory.topic_count(), 0);
     }

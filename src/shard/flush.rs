@@ -35,6 +35,9 @@ pub enum SendOutcome {
     Failed(io::ErrorKind),
 }
 
+/// A send of less than this is worth waiting for another receive that is there already.
+const SEND_LEN_WANTED: usize = 32 * 1024;
+
 impl<H: SessionHandler> Shard<H> {
     /// The next session with something to send; each once per flush.
     pub fn next_dirty(&mut self) -> Option<SessionKey> {
@@ -57,11 +60,24 @@ impl<H: SessionHandler> Shard<H> {
         !self.again.is_empty() || !self.dirty.is_empty()
     }
 
-    /// Makes those dirty that could send more than one turn's share. Called as a turn begins.
+    /// Whether the next turn has something to parse already, so that it must not sleep.
+    pub const fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty()
+    }
+
+    /// Goes on with what was more than the last turn's share, of sending and of reading.
     pub fn begin_turn(&mut self) {
         for key in std::mem::take(&mut self.again) {
             self.mark_dirty(key);
         }
+        self.resumed.append(&mut self.put_off);
+    }
+
+    /// Whether more input now would make fewer, larger sends: what the dirty sessions are owed is
+    /// little on average, so a send costs more than the bytes in it.
+    pub fn is_worth_filling(&self) -> bool {
+        let delivered = self.budget.delivered_bytes(&self.limits);
+        delivered < self.dirty.len().saturating_mul(SEND_LEN_WANTED)
     }
 
     /// The socket of a session takes bytes again.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
-use crate::mesh::{Mesh, records};
+use crate::mesh::{Batch, Mesh, Position, Record};
+use crate::outbound::whole_frames;
 use crate::packet::Frame;
+use crate::register::Register;
 use crate::register::directory::{Directory, Interest, Wanted};
 use crate::session::SessionKey;
 use crate::shard::Shard;
@@ -17,6 +19,8 @@ pub(super) struct Remote {
     id: u8,
     directory: Arc<Directory>,
     pub(super) mesh: Mesh,
+    /// How far the last batch of this turn was delivered, if not to its end.
+    unfinished: Option<Position>,
     known: Vec<Known>,
 }
 
@@ -40,20 +44,22 @@ impl Remote {
             id,
             directory,
             mesh,
+            unfinished: None,
             known: Vec::new(),
         }
     }
 
     /// The other shards that want `topic`, a bit each. `local`: what the register holds of it.
-    pub(super) fn wanted_by(&mut self, topic: &[u8], local: Option<&Arc<Interest>>) -> u64 {
+    #[inline]
+    pub(super) fn wanted_by(&mut self, hash: u64, topic: &[u8], local: Option<&Interest>) -> u64 {
         let own = 1 << self.id;
-        match local.and_then(|interest| interest.shards()) {
+        match local.and_then(Interest::shards) {
             Some(shards) => shards & !own,
-            None => self.recall(topic) & !own,
+            None => self.recall(hash, topic) & !own,
         }
     }
 
-    fn recall(&mut self, topic: &[u8]) -> u64 {
+    fn recall(&mut self, hash: u64, topic: &[u8]) -> u64 {
         if topic.len() > KNOWN_LEN_MAX {
             return self.look_up(topic).1;
         }
@@ -66,7 +72,6 @@ impl Remote {
             };
             self.known = vec![empty; KNOWN_COUNT];
         }
-        let hash = self.directory.hash(topic);
         let [.., high, higher] = hash.to_le_bytes();
         let slot = usize::from(u16::from_le_bytes([high, higher])) % KNOWN_COUNT;
         let known = &self.known[slot];
@@ -82,6 +87,28 @@ impl Remote {
         known.len = u8::try_from(topic.len()).expect("at most 63");
         known.topic[..topic.len()].copy_from_slice(topic);
         shards
+    }
+
+    /// A topic has its first subscriber here: from now on every shard knows.
+    pub(super) fn join(&self, topic: &[u8]) -> Interest {
+        self.directory.join(self.id, topic)
+    }
+
+    /// A topic has lost its last subscriber here.
+    pub(super) fn leave(&self, topic: &Interest) {
+        self.directory.leave(self.id, topic.topic());
+    }
+
+    /// The turn has ended: gives its batches back to those who fill them again, and keeps what the
+    /// next turn goes on with.
+    pub(super) fn give_back(&mut self, batches: impl Iterator<Item = (usize, Batch)>) {
+        let mut batches = batches.peekable();
+        while let Some((from, batch)) = batches.next() {
+            match self.unfinished.take_if(|_| batches.peek().is_none()) {
+                Some(position) => self.mesh.put_back(from, batch, position),
+                None => self.mesh.give_back(from, batch),
+            }
+        }
     }
 
     /// Asks the directory until what it says is still true.
@@ -100,32 +127,62 @@ impl<H: SessionHandler> Shard<H> {
     /// Makes this shard one of several: `directory` is common to all, `mesh` is this one's end.
     #[must_use]
     pub fn with_peers(mut self, directory: Arc<Directory>, mesh: Mesh) -> Self {
+        self.register = Register::with_hasher(directory.hasher());
         self.remote = Some(Remote::new(self.id, directory, mesh));
         self
     }
 
-    /// Gives the next batch of a peer to those who want it here; returns its length, `None` if
-    /// nothing waits. The caller flushes when the turn `has_pieces_enough`.
+    /// Gives the next batch of a peer to those who want it here, as far as the turn allows; returns
+    /// its length. `None` if nothing waits, or the turn `is_spent`.
     pub fn deliver(&mut self, arena: &mut Arena) -> Option<usize> {
-        let (from, batch) = self.remote.as_mut()?.mesh.take()?;
+        if self.is_spent() {
+            return None;
+        }
+        let (from, batch, mut position) = self.remote.as_mut()?.mesh.take()?;
         let piece = arena.adopt(from, batch);
         let bytes = arena.bytes(piece);
-        for (record, frames) in records(bytes) {
-            let Some((frame, _)) = Frame::split_first(&bytes[record.clone()]) else {
-                continue;
+        while let Some(record) = Record::read(bytes, position.record) {
+            if self.is_spent() {
+                if let Some(remote) = &mut self.remote {
+                    remote.unfinished = Some(position);
+                }
+                break;
+            }
+            let start = record.frames.start + position.skip;
+            let end = start + self.deliver_run(piece, bytes, &record, start);
+            position = match end < record.frames.end {
+                true => Position {
+                    skip: end - record.frames.start,
+                    ..position
+                },
+                false => Position {
+                    record: end,
+                    skip: 0,
+                },
             };
-            let Ok((topic, _)) = frame.publish_parts() else {
-                continue;
-            };
-            let run = piece.part(record.start, record.end);
-            self.fan_out(topic, None, run, frames);
         }
         Some(bytes.len())
     }
 
-    /// Whether the turn has as many pieces as it may have: flush before more is delivered.
-    pub const fn has_pieces_enough(&self) -> bool {
-        self.pieces.len() >= self.limits.pieces_per_turn
+    /// Gives a record's frames from `start` on to those who want them: as many as the turn has
+    /// deliveries left for, and at least one. Returns how many bytes were dealt with.
+    fn deliver_run(&mut self, piece: Piece, bytes: &[u8], record: &Record, start: usize) -> usize {
+        let rest = &bytes[start..record.frames.end];
+        let first = Frame::split_first(rest).map(|(frame, _)| frame);
+        let topic = first.and_then(|frame| frame.publish_parts().ok());
+        let found = topic.and_then(|(topic, _)| self.register.find(record.hash, topic));
+        let (Some(found), Some(first)) = (found, first) else {
+            return rest.len();
+        };
+        let sessions = self.register.route_at(found).subscribers().len();
+        let len_max = self.budget.run_len_max(sessions).max(first.bytes().len());
+        let (len, frames) = match start == record.frames.start && rest.len() <= len_max {
+            true => (rest.len(), u64::from(record.frame_count)),
+            false => whole_frames(rest, len_max),
+        };
+        let frames = u32::try_from(frames).expect("a batch is short");
+        self.fan_out(found, None, piece.part(start, start + len), frames);
+        len
     }
 
     /// Hands what was published for the peers over to them. Publishers for whom a ring is full are
@@ -186,33 +243,12 @@ impl<H: SessionHandler> Shard<H> {
             .is_none_or(|remote| remote.mesh.is_delivered())
     }
 
-    /// A topic has its first subscriber here: from now on every shard knows.
-    pub(super) fn announce(&mut self, topic: &str) {
-        if let Some(remote) = &self.remote {
-            let interest = remote.directory.join(remote.id, topic.as_bytes());
-            self.register.set_interest(topic, interest);
-        }
-    }
-
-    /// A topic may have lost its last subscriber here.
-    pub(super) fn withdraw(&self, topic: &str) {
-        if let Some(remote) = &self.remote
-            && self.register.subscribers(topic).is_empty()
-        {
-            remote.directory.leave(remote.id, topic.as_bytes());
-        }
-    }
-
-    /// Ends every subscription of a session.
+    /// Ends every subscription of a session; topics without another subscriber here leave the
+    /// directory.
     pub(super) fn unsubscribe_all(&mut self, key: SessionKey) {
-        if self.remote.is_some() {
-            let topics: Vec<_> = self.register.topics(key).map(Box::<str>::from).collect();
-            self.register.remove_session(key);
-            for topic in topics {
-                self.withdraw(&topic);
-            }
-        } else {
-            self.register.remove_session(key);
-        }
+        let remote = self.remote.as_ref();
+        self.register.remove_session_with(key, |topic| {
+            remote.iter().for_each(|remote| remote.leave(topic));
+        });
     }
 }

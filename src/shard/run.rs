@@ -1,6 +1,7 @@
 //! Runs: neighbouring PUBLISH frames of one topic, told apart from everything else.
 
 use crate::packet::{Frame, id};
+use crate::register::TopicIndex;
 
 /// Neighbouring PUBLISH frames of one topic, routed once.
 ///
@@ -8,18 +9,28 @@ use crate::packet::{Frame, id};
 /// and `last` is the last of them.
 pub(super) struct Run<'a> {
     pub(super) topic: &'a str,
+    pub(super) hash: u64,
+    /// Where the register has the topic, if anybody here wants it.
+    pub(super) found: Option<TopicIndex>,
     pub(super) last: &'a [u8],
     pub(super) start: usize,
     pub(super) end: usize,
+    /// It is full when `end` or `frames` has come so far: the turn has nothing left for more.
+    pub(super) end_max: usize,
+    pub(super) frames_max: u32,
     pub(super) frames: u32,
 }
 
 impl<'a> Run<'a> {
     pub(super) const NONE: Self = Run {
         topic: "",
+        hash: 0,
+        found: None,
         last: &[],
         start: 0,
         end: 0,
+        end_max: 0,
+        frames_max: 0,
         frames: 0,
     };
 
@@ -27,13 +38,14 @@ impl<'a> Run<'a> {
         std::mem::replace(self, Self::NONE)
     }
 
-    pub(super) fn extend(&mut self, topic: &'a str, frame: &'a [u8], start: usize) {
-        if self.frames == 0 {
-            (self.topic, self.start) = (topic, start);
-        }
+    pub(super) const fn extend(&mut self, frame: &'a [u8]) {
         self.last = frame;
-        self.end = start + frame.len();
+        self.end += frame.len();
         self.frames += 1;
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.frames > 0 && (self.end >= self.end_max || self.frames >= self.frames_max)
     }
 }
 

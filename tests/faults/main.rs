@@ -10,6 +10,7 @@
     reason = "a test that panics has failed, which is what it is for; numbers here are small"
 )]
 
+mod budgets;
 mod delivery;
 mod endings;
 mod handler;

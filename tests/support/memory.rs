@@ -1,6 +1,6 @@
 //! A shard driven by hand: the turn of a reactor with sockets, clock and peers in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ pub(crate) struct World<H> {
     pub(crate) ended: BTreeMap<SessionKey, CloseReason>,
     /// How many deliveries each of them did not get.
     pub(crate) lost: BTreeMap<SessionKey, u64>,
+    /// What was parsed, in order: whole frames, and all input of a session that has ended over it.
+    pub(crate) executed: Vec<(SessionKey, Vec<u8>)>,
+    /// Sessions that go on with what they hold.
+    ready: VecDeque<SessionKey>,
     resolutions: mpsc::Receiver<Resolution>,
 }
 
@@ -52,6 +56,8 @@ impl<H: SessionHandler> World<H> {
             taken: BTreeMap::new(),
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
+            executed: Vec::new(),
+            ready: VecDeque::new(),
             resolutions,
         }
     }
@@ -68,31 +74,44 @@ impl<H: SessionHandler> World<H> {
         key
     }
 
-    /// One receive, of as many bytes as there are.
+    /// All of these bytes arrive, in as many turns as they take: most often within this one.
     pub(crate) fn receive(&mut self, key: SessionKey, bytes: impl AsRef<[u8]>) {
-        self.receive_with(key, bytes, &mut whole);
+        let mut bytes = bytes.as_ref();
+        loop {
+            let taken = self.receive_with(key, bytes, &mut whole);
+            bytes = &bytes[taken..];
+            let is_held = self.shard.has_held(key);
+            if !is_held && (bytes.is_empty() || !self.shard.wants_input(key)) {
+                break;
+            }
+            self.turn();
+        }
     }
 
-    /// As `receive`; `socket` is for the flushes that a turn with too many pieces needs.
+    /// As many of these bytes arrive as this turn takes; returns how many. `socket` is for the
+    /// flushes of a turn that cannot put anything off.
     pub(crate) fn receive_with(
         &mut self,
         key: SessionKey,
         bytes: impl AsRef<[u8]>,
         socket: Socket<'_>,
-    ) {
-        let mut bytes = bytes.as_ref();
-        while !bytes.is_empty() && self.shard.wants_input(key) {
+    ) -> usize {
+        let bytes = bytes.as_ref();
+        let mut taken = 0;
+        while taken < bytes.len() && self.shard.wants_input(key) && !self.shard.has_held(key) {
             let head = self.shard.remainder(key);
             let room = self.arena.reserve(head);
-            let len = room.len().min(bytes.len());
-            room[..len].copy_from_slice(&bytes[..len]);
-            bytes = &bytes[len..];
+            let len = room.len().min(bytes.len() - taken);
+            room[..len].copy_from_slice(&bytes[taken..taken + len]);
+            taken += len;
             let piece = self.arena.commit(head.len() + len);
             self.receive_piece(key, piece, socket);
         }
+        taken
     }
 
     fn receive_piece(&mut self, key: SessionKey, piece: Piece, socket: Socket<'_>) {
+        let mut executed = self.arena.bytes(piece).to_vec();
         let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
         while let Some(piece) = rest {
             self.flush(socket);
@@ -100,6 +119,10 @@ impl<H: SessionHandler> World<H> {
                 .shard
                 .receive_rest(self.now, key, &mut self.arena, piece);
         }
+        let kept = self.shard.remainder(key);
+        assert!(executed.ends_with(kept), "what is kept is the end of it");
+        executed.truncate(executed.len() - kept.len());
+        self.executed.push((key, executed));
     }
 
     pub(crate) fn eof(&mut self, key: SessionKey) {
@@ -169,12 +192,25 @@ impl<H: SessionHandler> World<H> {
             self.shard.resolve(self.now, resolution);
         }
         while let Some(key) = self.shard.next_resumed() {
-            if !self.shard.has_held(key) {
-                continue;
-            }
-            let held = self.arena.push(self.shard.remainder(key));
-            self.receive_piece(key, held, &mut whole);
+            self.ready.push_back(key);
         }
+        for _ in 0..self.ready.len() {
+            if self.shard.is_spent() {
+                break;
+            }
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            if self.shard.has_held(key) {
+                let held = self.arena.push(self.shard.remainder(key));
+                self.receive_piece(key, held, &mut whole);
+            }
+        }
+    }
+
+    /// Whether the next turn has something to parse or to send already.
+    pub(crate) fn has_more(&self) -> bool {
+        self.shard.is_dirty() || self.shard.has_put_off() || !self.ready.is_empty()
     }
 }
 

@@ -1,0 +1,115 @@
+//! Bytes in: who is read, in which order, and how much of it in one turn.
+
+use std::io;
+
+use crate::arena::Piece;
+use crate::handler::SessionHandler;
+use crate::reactor::mio::{Reactor, is_empty};
+use crate::session::SessionKey;
+use crate::shard::Gone;
+
+/// What is left to do for a session whose turn to be read has passed.
+enum Left {
+    Nothing,
+    /// A budget stopped it.
+    More,
+}
+
+impl<H: SessionHandler> Reactor<H> {
+    /// Reads whoever has something, in turn, until the turn's share is used up. Who has more than a
+    /// session's share is read again if that makes fewer, larger sends.
+    pub(super) fn read_ready(&mut self) {
+        let mut budget = self.config.limits.read_per_turn;
+        loop {
+            for _ in 0..self.ready.len() {
+                if budget == 0 || self.shard.is_spent() {
+                    break;
+                }
+                self.read_next(&mut budget);
+            }
+            if budget == 0
+                || self.ready.is_empty()
+                || self.shard.is_spent()
+                || !self.shard.is_worth_filling()
+            {
+                break;
+            }
+        }
+        self.shard.count_read_budget_exhausted(self.ready.len());
+    }
+
+    fn read_next(&mut self, turn_budget: &mut usize) {
+        let Some(key) = self.ready.pop_front() else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.is_ready = false;
+        if connection.is_lingering {
+            self.linger(key);
+        } else if matches!(self.read_session(key, turn_budget), Left::More) {
+            self.make_ready(key);
+        }
+    }
+
+    fn read_session(&mut self, key: SessionKey, turn_budget: &mut usize) -> Left {
+        let mut budget = self.config.limits.read_per_session.min(*turn_budget);
+        if self.shard.has_held(key) {
+            let held = self.arena.push(self.shard.remainder(key));
+            budget = budget.saturating_sub(held.len());
+            *turn_budget = turn_budget.saturating_sub(held.len());
+            self.receive(key, held);
+        }
+        while self.shard.wants_input(key) && !self.shard.has_held(key) {
+            let Some(connection) = self.connections.get_mut(key) else {
+                break;
+            };
+            if !connection.is_readable {
+                break;
+            }
+            if budget == 0 || self.shard.is_spent() {
+                return Left::More;
+            }
+            let head = self.shard.remainder(key);
+            let room = self.arena.reserve(head);
+            let room_len = room.len().min(budget);
+            match connection.transport.receive(&mut room[..room_len]) {
+                Ok(0) => self.shard.gone(key, Gone::Eof),
+                Ok(len) => {
+                    // A short receive has emptied the socket, and new bytes make a new edge; except
+                    // in front of the end of the stream and at the mark of urgent data.
+                    let emptied = len < room_len;
+                    if emptied && !connection.is_read_closed && !connection.is_urgent {
+                        connection.is_readable = false;
+                    }
+                    budget -= len;
+                    *turn_budget -= len;
+                    let piece = self.arena.commit(head.len() + len);
+                    self.receive(key, piece);
+                }
+                Err(error) if is_empty(&error) => {
+                    connection.is_readable = false;
+                    connection.is_urgent = false;
+                    if self.shard.is_broken(key) {
+                        self.shard
+                            .gone(key, Gone::Failed(io::ErrorKind::ConnectionReset));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.shard.gone(key, Gone::Failed(error.kind())),
+            }
+        }
+        Left::Nothing
+    }
+
+    fn receive(&mut self, key: SessionKey, piece: Piece) {
+        let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
+        while let Some(piece) = rest {
+            self.flush();
+            rest = self
+                .shard
+                .receive_rest(self.now, key, &mut self.arena, piece);
+        }
+    }
+}
