@@ -17,6 +17,7 @@ mod handler;
 mod in_process;
 mod kernel;
 mod limits;
+mod load;
 mod malformed;
 mod pace;
 #[cfg(feature = "cli")]

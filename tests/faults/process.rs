@@ -2,10 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
-use std::thread;
+use std::process::{Command, Stdio, exit};
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
+use hvlp::Broker;
+use hvlp::handler::{SessionHandler, SessionView, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::malformed::FOREIGN;
@@ -290,6 +292,75 @@ fn wrong_usage_is_one_line_with_what_to_do() {
         );
         assert!(lines[0].starts_with("hvlp-broker: "), "{lines:?}");
         assert!(lines[0].contains(lesson), "{lesson} in {lines:?}");
+    }
+}
+
+#[test]
+fn numbers_of_reactors_that_cannot_be_are_refused_with_those_that_can() {
+    for count in ["64", "0", "1000000"] {
+        let (code, lines) = Process::fail(&["--listen", "127.0.0.1:0", "--reactors", count]);
+        assert_eq!((code, lines.len()), (Some(3), 1), "{lines:?}");
+        let said = &lines[0];
+        assert!(
+            said.contains("reactors") && said.contains("from 1 to 63"),
+            "{said}"
+        );
+    }
+}
+
+/// Panics at a message on `panic`.
+#[derive(Clone)]
+struct Fragile;
+
+impl SessionHandler for Fragile {
+    fn on_publish(&mut self, _: SessionView, topic: &str, _: &[u8]) -> Verdict {
+        assert!(topic != "panic", "a hook has failed");
+        Verdict::Allow
+    }
+}
+
+/// A program that serves with `Fragile`, as `main` of any program with a hook would.
+fn serve_fragile() -> ! {
+    let builder = Broker::builder().handler(Fragile).set("reactors=3");
+    let builder = builder.and_then(|builder| builder.listen("127.0.0.1:0"));
+    let ended = builder.and_then(|builder| {
+        builder.run(|addresses| eprintln!("fragile, listening on {}", addresses[0]))
+    });
+    match ended {
+        Ok(_) => exit(0),
+        Err(error) => {
+            eprintln!("fragile: {error}");
+            exit(1)
+        }
+    }
+}
+
+#[test]
+fn f9_a_reactor_that_panics_takes_its_process_with_it() {
+    const ROLE: &str = "HVLP_TEST_ROLE";
+    const NAME: &str = "process::f9_a_reactor_that_panics_takes_its_process_with_it";
+    if env::var_os(ROLE).is_some() {
+        serve_fragile();
+    }
+    // Sessions are spread: the first three are on as many reactors.
+    for at in 0..3 {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Process::spawn(command.env(ROLE, "fragile"));
+        let mut peers: Vec<_> = (0..6).map(|_| Peer::connect(process.address())).collect();
+        for peer in &mut peers {
+            peer.subscribe(&["a"]);
+        }
+        peers[at].publish("panic", b"");
+        assert_eq!(process.wait().code(), Some(1), "{:?}", process.lines());
+        let (said, reactor) = (process.lines(), format!("'hvlp-reactor-{at}'"));
+        assert!(said.iter().any(|line| line.contains(&reactor)), "{said:?}");
+        let last = said.last().unwrap();
+        assert_eq!(last, "fragile: the reactor panicked: a hook has failed");
+        for peer in &mut peers {
+            peer.expect_end();
+        }
     }
 }
 
