@@ -7,6 +7,11 @@ use crate::stamp::Stamp;
 /// One minute: a later delivery is recorded as this.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
+/// What the generator's lag may always be: a turn of its own loop (poll, read, check, write), in
+/// which the next message may come due, takes a few microseconds. A target that polls answers in
+/// little more; a tenth of that would ask of the generator what no turn can keep.
+const LAG_FLOOR_NS: u64 = 5_000;
+
 /// What an open loop measures of the messages that were due in one interval.
 #[derive(Clone, Debug)]
 pub struct Latency {
@@ -53,6 +58,18 @@ impl Latency {
             self.uncorrected
                 .saturating_record(corrected_ns.saturating_sub(lag_ns.into()));
         }
+    }
+
+    /// p99 of the generator's own lag.
+    pub fn lag_p99_ns(&self) -> u64 {
+        self.attempt_lag.value_at_quantile(0.99)
+    }
+
+    /// What that may be at most: a tenth of the latency's p50, so that the lag is no part of the
+    /// figure to speak of, but never less than [`LAG_FLOOR_NS`]. It cannot move the p50, for it is
+    /// only one message in a hundred that waits as long.
+    pub fn lag_p99_max_ns(&self) -> u64 {
+        LAG_FLOOR_NS.max(self.corrected.value_at_quantile(0.5) / 10)
     }
 
     /// p50 and p99 of the subscriber with the highest p99, and of the median one.
@@ -107,6 +124,16 @@ mod tests {
         );
         latency.delivered(0, &stamp(0, None), 500);
         assert_eq!((latency.corrected.len(), latency.uncorrected.len()), (2, 1));
+    }
+
+    #[test]
+    fn the_generator_may_be_late_by_a_tenth_of_the_p50_or_by_a_turn_of_its_own() {
+        for (latency_ns, allowed_ns) in [(12_000, 5_000), (50_000, 5_000), (200_000, 20_000)] {
+            let mut latency = Latency::new(0, 1, 1);
+            latency.delivered(0, &stamp(0, Some(0)), latency_ns);
+            let error = latency.lag_p99_max_ns().abs_diff(allowed_ns);
+            assert!(error <= allowed_ns / 500, "{latency_ns}: {error}");
+        }
     }
 
     #[test]

@@ -384,12 +384,11 @@ fn generator_faults(outcome: &Outcome) -> Vec<String> {
     let Some(latency) = &outcome.latency else {
         return reasons;
     };
-    let lag_ns = latency.attempt_lag.value_at_quantile(0.99);
-    let p50_ns = latency.corrected.value_at_quantile(0.5);
-    if lag_ns > p50_ns / 10 {
+    let (lag_ns, max_ns) = (latency.lag_p99_ns(), latency.lag_p99_max_ns());
+    if lag_ns > max_ns {
         reasons.push(format!(
-            "the generator was late: p99 of its lag is {lag_ns} ns, above a tenth of the latency's \
-             p50, {p50_ns} ns"
+            "the generator was late: p99 of its lag is {lag_ns} ns, above {max_ns} ns (a tenth of \
+             the latency's p50, but at least a turn of its own)"
         ));
     }
     if outcome.generator_share > 0.9 {

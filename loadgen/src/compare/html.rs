@@ -60,11 +60,15 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
 fn legend(page: &mut String, comparison: &Comparison<'_>) -> Result<()> {
     page.push_str("<p class=\"legend\">");
     for (index, contestant) in comparison.args.contestants.iter().enumerate() {
+        let target = match &contestant.name {
+            Some(_) => format!(", {}", contestant.target),
+            None => String::new(),
+        };
         write!(
             page,
             "<span>{}{}</span>",
             swatch(index),
-            escaped(&contestant.to_string())
+            escaped(&format!("{contestant}{target}"))
         )?;
     }
     page.push_str("</p>");
@@ -79,26 +83,29 @@ fn swatch(target: usize) -> String {
 
 fn goals(page: &mut String, verdicts: &[(&Goal, Option<Verdict>)]) -> Result<()> {
     page.push_str(
-        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">figure<th class=\"text\">against\
+        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">of<th class=\"text\">figure<th class=\"text\">against\
          <th>ratio<th>wanted<th></tr>",
     );
     for (goal, verdict) in verdicts {
-        let (whom, ratio, standing) = match verdict {
+        let (who, whom, ratio, standing) = match verdict {
             Some(Verdict {
+                subject,
                 opponent,
                 ratio,
                 met,
             }) => {
                 let standing = if *met { "met" } else { "missed" };
-                (opponent.as_str(), format!("{ratio:.2}"), standing)
+                let ratio = format!("{ratio:.2}");
+                (subject.as_str(), opponent.as_str(), ratio, standing)
             }
-            None => (against(goal), "-".into(), "no result"),
+            None => (goal.of.name(), against(goal), "-".into(), "no result"),
         };
         write!(
             page,
-            "<tr><td>{}<td class=\"text\">{}<td class=\"text\">{}<td>{ratio}<td>{}\
-             <td class=\"{standing}\">{standing}</tr>",
+            "<tr><td>{}<td class=\"text\">{}<td class=\"text\">{}<td class=\"text\">{}<td>{ratio}\
+             <td>{}<td class=\"{standing}\">{standing}</tr>",
             goal.scenario,
+            escaped(who),
             goal.figure.name(),
             escaped(whom),
             escaped(&goal.bound.text()),

@@ -20,13 +20,15 @@ use crate::target::Target;
 
 mod args;
 mod chart;
+mod contestant;
 mod goals;
 mod html;
 mod json;
 mod text;
 
 pub use args::CompareArgs;
-use args::{Contestant, Scenario};
+use args::Scenario;
+use contestant::{Contestant, Standing};
 use goals::{Figure, GOALS, Goal, Series, Verdict};
 
 /// How often a run is repeated that failed by the generator's own fault: somebody else had its CPU.
@@ -118,8 +120,16 @@ fn places<'a>(args: &'a CompareArgs) -> Result<Vec<(Scenario, Vec<Place<'a>>)>> 
         },
         relay_cpu,
     };
+    // Without ours there is nothing to be held against, so that everybody takes part in everything.
+    let alone = !args
+        .contestants
+        .iter()
+        .any(|who| who.standing() == Standing::Own);
     let lineup = |&scenario: &Scenario| {
-        let admitted = args.contestants.iter().filter(|who| scenario.admits(who));
+        let admitted = args
+            .contestants
+            .iter()
+            .filter(|who| scenario.admits(who) && (alone || scenario.concerns(who.standing())));
         let places = admitted.map(|contestant| place(scenario, contestant));
         (scenario, places.collect())
     };
@@ -244,9 +254,19 @@ impl Comparison<'_> {
                 .sections
                 .iter()
                 .find(|section| section.scenario == goal.scenario)?;
+            let subjects = || {
+                section
+                    .entries
+                    .iter()
+                    .map(|entry| entry.contestant.standing())
+            };
+            // Whoever brings no second broker of ours is not told that it has no result.
+            if goal.of != Standing::Own && !subjects().any(|standing| standing == goal.of) {
+                return None;
+            }
             let series = section.entries.iter().map(|entry| Series {
                 name: entry.contestant.to_string(),
-                dialect: entry.contestant.dialect(),
+                standing: entry.contestant.standing(),
                 values: entry.values(goal.figure),
             });
             Some((goal, goals::judge(goal, &series.collect::<Vec<_>>())))
