@@ -8,6 +8,7 @@ use humantime::parse_duration;
 use hvlp::address::Address;
 
 use crate::compare::CompareArgs;
+use crate::growth::GrowthArgs;
 use crate::target::Target;
 use crate::workload::{Plan, Workload};
 
@@ -46,6 +47,8 @@ pub enum Command {
     Idle(IdleArgs),
     /// Several targets in turn under the same conditions, and their ratios
     Compare(CompareArgs),
+    /// CPU per delivery as registered topics, subscribers or idle connections grow
+    Growth(GrowthArgs),
     /// Run the relay, the physical limit, as a process of its own
     Relay(RelayArgs),
 }

@@ -91,6 +91,13 @@ impl Outcome {
         part.as_secs_f64() / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
+    /// Share of the measured time in which something else held the target's CPU or the generator's.
+    pub fn disturbance(&self) -> f64 {
+        let target = self.usage.map(|usage| usage.cpu.waited);
+        let waited = target.unwrap_or_default().max(self.generator_waited);
+        self.share(waited)
+    }
+
     /// Share of the measured time in which the target worked.
     pub fn target_share(&self) -> Option<f64> {
         Some(self.share(self.usage?.cpu.used))

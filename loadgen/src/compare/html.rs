@@ -33,8 +33,8 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
          <p>Every target in turn, {} of {} after a warm-up of {}; medians. Every delivery \
          is checked: a run that lost, repeated or reordered one has no figures. The relay copies \
          bytes and parses nothing: it is the limit of the kernel. \
-         Disturbed: how much of a run other work held the target's CPU or the generator's, at \
-         worst; with more than a few per cent the absolute figures mean little, CPU per delivery \
+         Disturbed: how much of a run other work, or another thread of the target itself, held \
+         the target's CPU or the generator's, at worst; with more than a few per cent the absolute figures mean little, CPU per delivery \
          still does.</p>",
         rounds(args.runs),
         typed(args.duration),

@@ -29,7 +29,9 @@ mod text;
 pub use args::CompareArgs;
 use args::Scenario;
 use contestant::{Contestant, Standing};
+pub use goals::median;
 use goals::{Figure, GOALS, Goal, Series, Verdict};
+pub use text::rounds;
 
 /// How often a run is repeated that failed by the generator's own fault: somebody else had its CPU.
 const REPEATS_MAX: u32 = 3;
@@ -212,17 +214,13 @@ impl Entry<'_> {
     /// Share of the time in which something else held the target's CPU or the generator's, in the
     /// worst of the runs.
     fn disturbance(&self) -> f64 {
-        let waits = self.report.runs().iter().flat_map(|run| {
-            let target = run.usage.map(|usage| usage.cpu.waited);
-            let waits = [target.unwrap_or_default(), run.generator_waited];
-            waits.map(|waited| run.share(waited))
-        });
-        waits.fold(0.0, f64::max)
+        let runs = self.report.runs().iter();
+        runs.map(Outcome::disturbance).fold(0.0, f64::max)
     }
 
     /// The median of a figure over all runs; `None` without a result.
     fn median(&self, figure: Figure) -> Option<f64> {
-        goals::median(self.values(figure))
+        median(self.values(figure))
     }
 
     /// A figure of each run; empty if one of them has no result.

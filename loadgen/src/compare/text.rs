@@ -54,7 +54,8 @@ pub fn write(out: &mut impl Write, comparison: &Comparison<'_>) -> io::Result<()
     let count = judged.count();
     writeln!(
         out,
-        "disturbed: how much of a run other work held the target's CPU or the generator's, at worst"
+        "disturbed: how much of a run other work, or another thread of the target itself, held the \
+         target's CPU or the generator's, at worst"
     )?;
     writeln!(
         out,

@@ -6,6 +6,7 @@
 )]
 
 mod compare;
+mod growth;
 mod outside;
 mod rivals;
 mod run;

@@ -18,6 +18,15 @@ struct Subscriptions(Vec<(String, TcpStream)>);
 
 /// A broker on a port of its own. It serves until the test's process ends.
 pub fn spawn(mangle: Mangle) -> SocketAddr {
+    serve_all(mangle, None)
+}
+
+/// A broker that delivers everything to the subscribers of `topic` as well.
+pub fn spawn_leaking(topic: &'static str) -> SocketAddr {
+    serve_all(Box::new(<[u8]>::to_vec), Some(topic))
+}
+
+fn serve_all(mangle: Mangle, leak: Option<&'static str>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mangle = Arc::new(Mutex::new(mangle));
@@ -25,7 +34,7 @@ pub fn spawn(mangle: Mangle) -> SocketAddr {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (mangle, subscriptions) = (Arc::clone(&mangle), Arc::clone(&subscriptions));
-            thread::spawn(move || serve(stream.unwrap(), &mangle, &subscriptions));
+            thread::spawn(move || serve(stream.unwrap(), &mangle, &subscriptions, leak));
         }
     });
     address
@@ -41,7 +50,12 @@ pub fn sequence(frame: &[u8]) -> u32 {
     u32::from_le_bytes(frame[SEQUENCE_AT..SEQUENCE_AT + 4].try_into().unwrap())
 }
 
-fn serve(mut stream: TcpStream, mangle: &Mutex<Mangle>, subscriptions: &Mutex<Subscriptions>) {
+fn serve(
+    mut stream: TcpStream,
+    mangle: &Mutex<Mangle>,
+    subscriptions: &Mutex<Subscriptions>,
+    leak: Option<&str>,
+) {
     stream.set_nodelay(true).unwrap();
     let mut bytes = Vec::new();
     let mut buffer = [0; 65_536];
@@ -60,6 +74,9 @@ fn serve(mut stream: TcpStream, mangle: &Mutex<Mangle>, subscriptions: &Mutex<Su
                 Packet::Publish { topic, .. } => {
                     let delivery = mangle.lock().unwrap()(frame.bytes());
                     deliver(topic, &delivery, subscriptions);
+                    let leak = leak.filter(|leak| topic != *leak);
+                    leak.iter()
+                        .for_each(|leak| deliver(leak, &delivery, subscriptions));
                 }
                 _ => {}
             }
