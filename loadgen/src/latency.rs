@@ -12,6 +12,10 @@ const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// little more; a tenth of that would ask of the generator what no turn can keep.
 const LAG_FLOOR_NS: u64 = 5_000;
 
+/// So many subscribers can have histograms of their own with three digits; of 10,000 they would
+/// take a gigabyte.
+const FEW: usize = 64;
+
 /// What an open loop measures of the messages that were due in one interval.
 #[derive(Clone, Debug)]
 pub struct Latency {
@@ -23,19 +27,21 @@ pub struct Latency {
     pub uncorrected: Histogram<u64>,
     /// First send attempt less intended time.
     pub attempt_lag: Histogram<u64>,
-    subscribers: Vec<Histogram<u32>>,
+    /// Receive time less intended time of each subscriber.
+    pub subscribers: Vec<Histogram<u32>>,
 }
 
 impl Latency {
     /// Measures what is due in `[from_ns, until_ns)`.
     pub fn new(from_ns: u64, until_ns: u64, subscribers: usize) -> Self {
+        let digits = if subscribers <= FEW { 3 } else { 2 };
         Self {
             from_ns,
             until_ns,
             corrected: histogram(3),
             uncorrected: histogram(3),
             attempt_lag: histogram(3),
-            subscribers: vec![histogram(2); subscribers],
+            subscribers: vec![histogram(digits); subscribers],
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
@@ -147,13 +147,14 @@ fn is_cpu(name: &std::ffi::OsStr) -> bool {
     digits.is_some_and(|digits| digits.parse::<usize>().is_ok())
 }
 
+/// Standard streams, epoll, a listener, `/proc` files.
+const OTHERS: usize = 32;
+
 /// Raises the soft limit of descriptors to the hard one, and says whether `needed` more fit.
 ///
 /// # Errors
 /// They do not.
 pub fn reserve_descriptors(needed: usize) -> Result<()> {
-    /// Standard streams, epoll, a listener, `/proc` files.
-    const OTHERS: u64 = 32;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         setrlimit(
@@ -164,7 +165,7 @@ pub fn reserve_descriptors(needed: usize) -> Result<()> {
             },
         )?;
     }
-    let needed = u64::try_from(needed)? + OTHERS;
+    let needed = u64::try_from(needed.saturating_add(OTHERS))?;
     match maximum {
         Some(maximum) if needed > maximum => Err(anyhow!(
             "{needed} descriptors are needed and {maximum} allowed: use fewer connections, or \
@@ -172,6 +173,24 @@ pub fn reserve_descriptors(needed: usize) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// How many connections this process may have, once they are reserved.
+pub fn descriptors_max() -> usize {
+    let maximum = getrlimit(Resource::Nofile).current;
+    let maximum = maximum.and_then(|maximum| usize::try_from(maximum).ok());
+    maximum.unwrap_or(usize::MAX).saturating_sub(OTHERS)
+}
+
+/// Lets every other thread go before the calling one.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn yield_to_others() -> Result<()> {
+    /// The greatest there is.
+    const NICENESS: i32 = 19;
+    // On Linux this is the calling thread alone.
+    Ok(setpriority_process(None, NICENESS)?)
 }
 
 /// The machine, for the report.

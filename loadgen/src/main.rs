@@ -12,6 +12,7 @@
 //! | `run`, `bench`, `idle` | one run; a workload's runs in turn; memory per connection |
 //! | `compare` | several targets in turn, their ratios, the page with charts |
 //! | `growth` | what a delivery costs beside more topics, subscribers, connections |
+//! | `fairness` | what a canary notices of other people's load |
 //! | `report`, `progress` | figures on standard output; talk on standard error |
 #![expect(
     unreachable_pub,
@@ -35,6 +36,7 @@ mod bench;
 mod bystanders;
 mod compare;
 mod drive;
+mod fairness;
 mod growth;
 mod idle;
 mod latency;
@@ -83,6 +85,7 @@ fn execute(command: Command) -> Result<bool> {
         }
         Command::Idle(args) => idle::idle(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Fairness(args) => fairness::fairness(&args),
         Command::Growth(args) => {
             args.check().unwrap_or_else(|text| refuse(&text));
             growth::growth(&args)

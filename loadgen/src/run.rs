@@ -121,10 +121,23 @@ pub fn run(
     if let Some(missing) = pass_barrier(&mut driver, &settings.plan)? {
         return Ok(Outcome::failed(missing));
     }
-    let mut measurement = Measurement::warm_up(&mut driver, settings, watched, progress)?;
-    measurement.run(&mut driver, progress)?;
-    measurement.drain(&mut driver, progress)?;
-    Ok(measurement.conclude(&mut driver))
+    measure(&mut driver, settings, watched, progress)
+}
+
+/// The part of a run behind the barrier. The faults are those of all runs of `driver` so far.
+///
+/// # Errors
+/// The kernel refuses something.
+pub fn measure(
+    driver: &mut Driver,
+    settings: &Settings,
+    watched: Option<Watched>,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let mut measurement = Measurement::warm_up(driver, settings, watched, progress)?;
+    measurement.run(driver, progress)?;
+    measurement.drain(driver, progress)?;
+    Ok(measurement.conclude(driver))
 }
 
 /// Probes until every subscriber has seen one of each of its publishers and topics; otherwise says
@@ -348,6 +361,18 @@ impl Outcome {
             invalid: Vec::new(),
             is_own_fault: false,
         }
+    }
+
+    /// What a load in a closed loop came to that nothing else was measured of.
+    pub fn of_load(delivered: u64, elapsed: Duration, faults: Faults, breaches: &[String]) -> Self {
+        let mut outcome = Self {
+            delivered,
+            faults,
+            elapsed,
+            ..Self::empty()
+        };
+        outcome.invalid = reasons(&outcome, breaches);
+        outcome
     }
 
     /// A run that came to nothing.

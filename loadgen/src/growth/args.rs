@@ -13,7 +13,7 @@ use crate::workload::Workload;
 /// Options of `growth`.
 #[derive(Args, Clone, Debug)]
 pub struct GrowthArgs {
-    /// hvlp://host:port, unix:/path, nats:// or mqtt://host:port
+    /// hvlp://host:port, unix:/path, nats://, redis:// or mqtt://host:port
     #[arg(default_value_t)]
     pub target: Target,
     /// The broker's process, whose CPU time is counted

@@ -51,7 +51,8 @@ pub fn growth(args: &GrowthArgs) -> Result<bool> {
         let sizes = args.sizes(axis).into_iter();
         sizes.map(move |size| axis.connections(size))
     });
-    machine::reserve_descriptors(connections.max().unwrap_or(0))?;
+    // And the bystanders' herald.
+    machine::reserve_descriptors(connections.max().unwrap_or(0) + 1)?;
     let broker = Watched::Process(args.pid);
     broker.cpu_time()?;
     let pins = pins::pin_generator(args.pins.pin_generator, Some(broker))?;

@@ -14,7 +14,7 @@ const SEQUENCE_AT: usize = 8 + 12;
 pub type Mangle = Box<dyn FnMut(&[u8]) -> Vec<u8> + Send>;
 
 #[derive(Default)]
-struct Subscriptions(Vec<(String, TcpStream)>);
+struct Subscriptions(Vec<(String, SocketAddr, TcpStream)>);
 
 /// A broker on a port of its own. It serves until the test's process ends.
 pub fn spawn(mangle: Mangle) -> SocketAddr {
@@ -57,6 +57,7 @@ fn serve(
     leak: Option<&str>,
 ) {
     stream.set_nodelay(true).unwrap();
+    let peer = stream.peer_addr().unwrap();
     let mut bytes = Vec::new();
     let mut buffer = [0; 65_536];
     while let Ok(len @ 1..) = stream.read(&mut buffer) {
@@ -68,15 +69,15 @@ fn serve(
                     let mut subscriptions = subscriptions.lock().unwrap();
                     for topic in topics {
                         let stream = stream.try_clone().unwrap();
-                        subscriptions.0.push((topic.into(), stream));
+                        subscriptions.0.push((topic.into(), peer, stream));
                     }
                 }
                 Packet::Publish { topic, .. } => {
                     let delivery = mangle.lock().unwrap()(frame.bytes());
-                    deliver(topic, &delivery, subscriptions);
+                    deliver(topic, peer, &delivery, subscriptions);
                     let leak = leak.filter(|leak| topic != *leak);
                     leak.iter()
-                        .for_each(|leak| deliver(leak, &delivery, subscriptions));
+                        .for_each(|leak| deliver(leak, peer, &delivery, subscriptions));
                 }
                 _ => {}
             }
@@ -86,14 +87,19 @@ fn serve(
     }
 }
 
-/// An empty delivery is a lost one; a single zero hangs up on the subscribers.
-fn deliver(topic: &str, delivery: &[u8], subscriptions: &Mutex<Subscriptions>) {
+/// To all but the publisher itself. An empty delivery is a lost one; a single zero hangs up on the subscribers.
+fn deliver(
+    topic: &str,
+    publisher: SocketAddr,
+    delivery: &[u8],
+    subscriptions: &Mutex<Subscriptions>,
+) {
     let mut subscriptions = subscriptions.lock().unwrap();
-    subscriptions.0.retain_mut(|(wanted, stream)| {
+    subscriptions.0.retain_mut(|(wanted, subscriber, stream)| {
         if delivery == [0] {
             stream.shutdown(Shutdown::Both).unwrap();
             return false;
         }
-        wanted != topic || stream.write_all(delivery).is_ok()
+        wanted != topic || *subscriber == publisher || stream.write_all(delivery).is_ok()
     });
 }
