@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,13 +41,17 @@ impl Bystanders {
         }
         let herald = open(endpoint)?;
         write_whole(&herald, &endpoint.dialect.greeting())?;
+        // All of them first: the calls then find them ready, and none has to wait for its turn.
+        let mut last_topics = Vec::with_capacity(bystanders.sockets.capacity());
         for first in (0..topics).step_by(per_connection) {
             let taken = first..topics.min(first + per_connection);
-            let number = bystanders.sockets.len();
-            let topics = TOPICS_MAX + taken.start..TOPICS_MAX + taken.end;
-            let socket = subscribe(endpoint, topics, &herald)
+            let taken = TOPICS_MAX + taken.start..TOPICS_MAX + taken.end;
+            last_topics.push(taken.end - 1);
+            bystanders.sockets.push(subscribe(endpoint, taken)?);
+        }
+        for (number, (socket, topic)) in bystanders.sockets.iter().zip(last_topics).enumerate() {
+            await_call(socket, endpoint.dialect, topic, &herald)
                 .with_context(|| format!("bystander {number} of {endpoint}"))?;
-            bystanders.sockets.push(socket);
         }
         Ok(bystanders)
     }
@@ -120,27 +125,26 @@ impl Bystanders {
     }
 }
 
-/// One bystander. A target takes a connection's topics in order, so that all of them are registered
-/// once something reaches the last; `herald` calls until it does.
-fn subscribe(
-    endpoint: &Endpoint,
-    topics: std::ops::Range<usize>,
-    herald: &Socket,
-) -> Result<Socket> {
-    let dialect = endpoint.dialect;
-    let last = topics.end - 1;
+/// Subscribes one bystander.
+fn subscribe(endpoint: &Endpoint, topics: Range<usize>) -> Result<Socket> {
     let socket = open(endpoint)?;
-    let mut hello = dialect.greeting();
-    hello.extend(dialect.subscribe(topics));
+    let mut hello = endpoint.dialect.greeting();
+    hello.extend(endpoint.dialect.subscribe(topics));
     write_whole(&socket, &hello)?;
-    let call = dialect.publish(last, 0).bytes;
+    Ok(socket)
+}
+
+/// Lets `herald` call until the bystander hears it. A target takes a connection's topics in order,
+/// so that all of them are registered once something reaches the last.
+fn await_call(socket: &Socket, dialect: Dialect, topic: usize, herald: &Socket) -> Result<()> {
+    let call = dialect.publish(topic, 0).bytes;
     let deadline = Instant::now() + PATIENCE;
     let mut said = Vec::new();
     while Instant::now() < deadline {
         write_whole(herald, &call)?;
-        if hears(&socket, dialect, last, &mut said)? {
+        if hears(socket, dialect, topic, &mut said)? {
             socket.set_nonblocking(true)?;
-            return Ok(socket);
+            return Ok(());
         }
     }
     bail!(

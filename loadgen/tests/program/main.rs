@@ -6,6 +6,7 @@
 )]
 
 mod compare;
+mod fairness;
 mod growth;
 mod outside;
 mod rivals;
