@@ -4,9 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 /// A thread of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,15 +186,15 @@ pub fn descriptors_max() -> usize {
     maximum.unwrap_or(usize::MAX).saturating_sub(OTHERS)
 }
 
-/// Lets every other thread go before the calling one.
+/// Lets every other thread go before the calling one, and at once. A mere niceness would not do: the
+/// scheduler lets whoever runs finish its slice, which is milliseconds.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn yield_to_others() -> Result<()> {
-    /// The greatest there is.
-    const NICENESS: i32 = 19;
-    // On Linux this is the calling thread alone.
-    Ok(setpriority_process(None, NICENESS)?)
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+        .map_err(|error| anyhow!("a thread cannot be made to yield to others: {error:?}"))
 }
 
 /// The machine, for the report.

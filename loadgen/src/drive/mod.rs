@@ -68,8 +68,8 @@ pub struct Totals {
 pub struct Driver {
     poll: Poll,
     events: Events,
-    /// Wakes an open loop that has no CPU for itself.
-    timer: Option<Timer>,
+    /// Wakes an open loop that has no CPU for itself, so many nanoseconds before the tick.
+    timer: Option<(Timer, u64)>,
     peers: Peers,
 }
 
@@ -93,17 +93,24 @@ impl Driver {
         }
         // Not what this thread may use: it is pinned, and its target runs elsewhere.
         if machine::cpu_count() == 1 {
-            driver.share_cpu()?;
+            driver.share_cpu(Duration::ZERO)?;
         }
         Ok(driver)
     }
 
-    /// Lets others have the CPU until the next tick of an open loop is due.
+    /// Keeps the CPU from others for no longer than a short read or write takes.
+    pub fn yield_often(&mut self) {
+        self.peers.shorten();
+    }
+
+    /// Lets others have the CPU until `early` before the next tick of an open loop is due, but for
+    /// three quarters of the time at least. A timer's wake-up may come late by as much.
     ///
     /// # Errors
     /// The kernel has no timer.
-    pub fn share_cpu(&mut self) -> io::Result<()> {
-        self.timer = Some(Timer::new(self.poll.registry(), ALARM)?);
+    pub fn share_cpu(&mut self, early: Duration) -> io::Result<()> {
+        let timer = Timer::new(self.poll.registry(), ALARM)?;
+        self.timer = Some((timer, u64::try_from(early.as_nanos()).unwrap_or(u64::MAX)));
         Ok(())
     }
 
@@ -187,12 +194,16 @@ impl Driver {
         let began_ns = self.now_ns();
         let (spins, patience) = match (self.peers.load, &self.timer) {
             (Load::Open(_), None) => (true, Duration::ZERO),
-            (Load::Open(pacer), Some(_)) if pacer.next_due_ns() <= began_ns => {
-                (false, Duration::ZERO)
-            }
-            (Load::Open(pacer), Some(timer)) => {
-                timer.set(pacer.next_due_ns() - began_ns)?;
-                (false, SLEEP)
+            (Load::Open(pacer), Some((timer, early_ns))) => {
+                let early_ns = (*early_ns).min(pacer.interval_ns() / 4);
+                let sleep_ns = pacer.next_due_ns().saturating_sub(began_ns + early_ns);
+                if sleep_ns > 0 {
+                    timer.set(sleep_ns)?;
+                }
+                (
+                    sleep_ns == 0,
+                    if sleep_ns > 0 { SLEEP } else { Duration::ZERO },
+                )
             }
             (Load::Quiet | Load::Closed { .. }, _) => (false, SLEEP),
         };

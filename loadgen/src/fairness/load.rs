@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::drive::{Driver, Load};
 use crate::machine;
 use crate::run::{Outcome, pass_barrier};
+use crate::sequence::Faults;
 use crate::target::Endpoint;
 use crate::workload::Plan;
 
@@ -21,6 +22,19 @@ pub struct Place {
     pub cpu: Option<usize>,
     /// The canary goes before.
     pub is_shared: bool,
+}
+
+impl Place {
+    /// Moves the calling thread there.
+    fn take(self) -> Result<()> {
+        if let Some(cpu) = self.cpu {
+            machine::pin_thread(cpu)?;
+        }
+        if self.is_shared {
+            machine::yield_to_others()?;
+        }
+        Ok(())
+    }
 }
 
 /// A load that has begun to flow.
@@ -47,6 +61,30 @@ impl LoadThread {
         let thread = std::thread::Builder::new().name("load".into()).spawn({
             let (endpoint, stopped) = (endpoint.clone(), Arc::clone(&stopped));
             move || run(&plan, &endpoint, place, [warmup, drain], &sender, &stopped)
+        })?;
+        let thread = Some(thread);
+        Self { stopped, thread }.once_it_flows(&flows)
+    }
+
+    /// A load on the canaries' CPU alone: a CPU that sleeps takes its time to wake up, and beside
+    /// the other loads it never does.
+    ///
+    /// # Errors
+    /// There is no such CPU.
+    pub fn spin(place: Place) -> Result<Self> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (sender, flows) = channel();
+        let thread = std::thread::Builder::new().name("spin".into()).spawn({
+            let stopped = Arc::clone(&stopped);
+            move || {
+                place.take()?;
+                let _ = sender.send(());
+                while !stopped.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                let faults = Faults::default();
+                Ok(Outcome::of_load(0, Duration::ZERO, faults, &[]))
+            }
         })?;
         let thread = Some(thread);
         Self { stopped, thread }.once_it_flows(&flows)
@@ -91,13 +129,11 @@ fn run(
     flows: &Sender<()>,
     stopped: &AtomicBool,
 ) -> Result<Outcome> {
-    if let Some(cpu) = place.cpu {
-        machine::pin_thread(cpu)?;
-    }
-    if place.is_shared {
-        machine::yield_to_others()?;
-    }
+    place.take()?;
     let mut driver = Driver::connect(plan, endpoint, Instant::now())?;
+    if place.is_shared {
+        driver.yield_often();
+    }
     if let Some(missing) = pass_barrier(&mut driver, plan)? {
         bail!("the load: {missing}");
     }

@@ -3,10 +3,11 @@
 //!
 //! The canaries are never held up by our own work on the load, which is a thread of its own: on
 //! another CPU or, where there is none, on theirs with the least priority. There they sleep until
-//! their next tick, in all phases, and preempt it.
+//! shortly before their next tick and preempt it; when they are alone, a thread that does nothing keeps that CPU
+//! awake as the loads do.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
@@ -29,6 +30,10 @@ use load::{LoadThread, Place};
 
 /// How often a phase is repeated that failed by the generator's own fault.
 const REPEATS_MAX: u32 = 3;
+
+/// How long before a tick canaries wake up that share their CPU: most wake-ups of a virtual machine
+/// are no later than that.
+const EARLY: Duration = Duration::from_micros(250);
 
 /// All that was measured.
 struct Fairness<'a> {
@@ -149,7 +154,7 @@ impl<'a> Canaries<'a> {
         };
         let mut driver = Driver::connect(&plan, endpoint, Instant::now())?;
         if place.is_shared {
-            driver.share_cpu()?;
+            driver.share_cpu(EARLY)?;
         }
         if let Some(missing) = pass_barrier(&mut driver, &plan)? {
             bail!("the canaries: {missing}");
@@ -180,7 +185,11 @@ impl<'a> Canaries<'a> {
         progress.phase("starting the load");
         let (warmup, drain) = (self.args.warmup, self.args.drain);
         let spawn = |(_, plan)| LoadThread::spawn(plan, self.endpoint, self.place, warmup, drain);
-        let thread = load.map(spawn).transpose()?;
+        let thread = match load {
+            Some(load) => Some(spawn(load)?),
+            None if self.place.is_shared => Some(LoadThread::spin(self.place)?),
+            None => None,
+        };
         let mut repeats = 0;
         let canaries = loop {
             let run = measure(&mut self.driver, &self.settings, self.watched, &progress)?;
