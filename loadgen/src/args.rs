@@ -8,6 +8,8 @@ use humantime::parse_duration;
 use hvlp::address::Address;
 
 use crate::compare::CompareArgs;
+use crate::fairness::FairnessArgs;
+use crate::growth::GrowthArgs;
 use crate::target::Target;
 use crate::workload::{Plan, Workload};
 
@@ -46,6 +48,10 @@ pub enum Command {
     Idle(IdleArgs),
     /// Several targets in turn under the same conditions, and their ratios
     Compare(CompareArgs),
+    /// CPU per delivery as registered topics, subscribers or idle connections grow
+    Growth(GrowthArgs),
+    /// Latency of a canary alone, beside a publisher at line rate and beside a large fan-out
+    Fairness(FairnessArgs),
     /// Run the relay, the physical limit, as a process of its own
     Relay(RelayArgs),
 }

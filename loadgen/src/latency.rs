@@ -7,6 +7,15 @@ use crate::stamp::Stamp;
 /// One minute: a later delivery is recorded as this.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
+/// What the generator's lag may always be: a turn of its own loop (poll, read, check, write), in
+/// which the next message may come due, takes a few microseconds. A target that polls answers in
+/// little more; a tenth of that would ask of the generator what no turn can keep.
+const LAG_FLOOR_NS: u64 = 5_000;
+
+/// So many subscribers can have histograms of their own with three digits; of 10,000 they would
+/// take a gigabyte.
+const FEW: usize = 64;
+
 /// What an open loop measures of the messages that were due in one interval.
 #[derive(Clone, Debug)]
 pub struct Latency {
@@ -18,19 +27,21 @@ pub struct Latency {
     pub uncorrected: Histogram<u64>,
     /// First send attempt less intended time.
     pub attempt_lag: Histogram<u64>,
-    subscribers: Vec<Histogram<u32>>,
+    /// Receive time less intended time of each subscriber.
+    pub subscribers: Vec<Histogram<u32>>,
 }
 
 impl Latency {
     /// Measures what is due in `[from_ns, until_ns)`.
     pub fn new(from_ns: u64, until_ns: u64, subscribers: usize) -> Self {
+        let digits = if subscribers <= FEW { 3 } else { 2 };
         Self {
             from_ns,
             until_ns,
             corrected: histogram(3),
             uncorrected: histogram(3),
             attempt_lag: histogram(3),
-            subscribers: vec![histogram(2); subscribers],
+            subscribers: vec![histogram(digits); subscribers],
         }
     }
 
@@ -53,6 +64,18 @@ impl Latency {
             self.uncorrected
                 .saturating_record(corrected_ns.saturating_sub(lag_ns.into()));
         }
+    }
+
+    /// p99 of the generator's own lag.
+    pub fn lag_p99_ns(&self) -> u64 {
+        self.attempt_lag.value_at_quantile(0.99)
+    }
+
+    /// What that may be at most: a tenth of the latency's p50, so that the lag is no part of the
+    /// figure to speak of, but never less than [`LAG_FLOOR_NS`]. It cannot move the p50, for it is
+    /// only one message in a hundred that waits as long.
+    pub fn lag_p99_max_ns(&self) -> u64 {
+        LAG_FLOOR_NS.max(self.corrected.value_at_quantile(0.5) / 10)
     }
 
     /// p50 and p99 of the subscriber with the highest p99, and of the median one.
@@ -107,6 +130,16 @@ mod tests {
         );
         latency.delivered(0, &stamp(0, None), 500);
         assert_eq!((latency.corrected.len(), latency.uncorrected.len()), (2, 1));
+    }
+
+    #[test]
+    fn the_generator_may_be_late_by_a_tenth_of_the_p50_or_by_a_turn_of_its_own() {
+        for (latency_ns, allowed_ns) in [(12_000, 5_000), (50_000, 5_000), (200_000, 20_000)] {
+            let mut latency = Latency::new(0, 1, 1);
+            latency.delivered(0, &stamp(0, Some(0)), latency_ns);
+            let error = latency.lag_p99_max_ns().abs_diff(allowed_ns);
+            assert!(error <= allowed_ns / 500, "{latency_ns}: {error}");
+        }
     }
 
     #[test]

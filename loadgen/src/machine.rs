@@ -7,6 +7,10 @@ use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 /// A thread of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,13 +151,14 @@ fn is_cpu(name: &std::ffi::OsStr) -> bool {
     digits.is_some_and(|digits| digits.parse::<usize>().is_ok())
 }
 
+/// Standard streams, epoll, a listener, `/proc` files.
+const OTHERS: usize = 32;
+
 /// Raises the soft limit of descriptors to the hard one, and says whether `needed` more fit.
 ///
 /// # Errors
 /// They do not.
 pub fn reserve_descriptors(needed: usize) -> Result<()> {
-    /// Standard streams, epoll, a listener, `/proc` files.
-    const OTHERS: u64 = 32;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         setrlimit(
@@ -164,7 +169,7 @@ pub fn reserve_descriptors(needed: usize) -> Result<()> {
             },
         )?;
     }
-    let needed = u64::try_from(needed)? + OTHERS;
+    let needed = u64::try_from(needed.saturating_add(OTHERS))?;
     match maximum {
         Some(maximum) if needed > maximum => Err(anyhow!(
             "{needed} descriptors are needed and {maximum} allowed: use fewer connections, or \
@@ -172,6 +177,24 @@ pub fn reserve_descriptors(needed: usize) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// How many connections this process may have, once they are reserved.
+pub fn descriptors_max() -> usize {
+    let maximum = getrlimit(Resource::Nofile).current;
+    let maximum = maximum.and_then(|maximum| usize::try_from(maximum).ok());
+    maximum.unwrap_or(usize::MAX).saturating_sub(OTHERS)
+}
+
+/// Lets every other thread go before the calling one, and at once. A mere niceness would not do: the
+/// scheduler lets whoever runs finish its slice, which is milliseconds.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn yield_to_others() -> Result<()> {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+        .map_err(|error| anyhow!("a thread cannot be made to yield to others: {error:?}"))
 }
 
 /// The machine, for the report.

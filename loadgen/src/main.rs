@@ -6,10 +6,13 @@
 //! | `workload` | who publishes what to whom: pure arithmetic |
 //! | `pace`, `stamp`, `sequence` | the schedule; what a message carries; what must arrive |
 //! | `target` | dialects, and the relay |
+//! | `bystanders` | connections beside a load |
 //! | `drive` | the loop over all sockets |
 //! | `latency`, `machine`, `pins` | histograms; CPU clocks and memory; which CPU does what |
 //! | `run`, `bench`, `idle` | one run; a workload's runs in turn; memory per connection |
 //! | `compare` | several targets in turn, their ratios, the page with charts |
+//! | `growth` | what a delivery costs beside more topics, subscribers, connections |
+//! | `fairness` | what a canary notices of other people's load |
 //! | `report`, `progress` | figures on standard output; talk on standard error |
 #![expect(
     unreachable_pub,
@@ -25,12 +28,16 @@ use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, LoadArgs, RelayArgs};
 use crate::target::relay::Relay;
+use crate::target::relay_process::READY;
 use crate::workload::{TOPICS_MAX, Workload};
 
 mod args;
 mod bench;
+mod bystanders;
 mod compare;
 mod drive;
+mod fairness;
+mod growth;
 mod idle;
 mod latency;
 mod machine;
@@ -78,6 +85,11 @@ fn execute(command: Command) -> Result<bool> {
         }
         Command::Idle(args) => idle::idle(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Fairness(args) => fairness::fairness(&args),
+        Command::Growth(args) => {
+            args.check().unwrap_or_else(|text| refuse(&text));
+            growth::growth(&args)
+        }
         Command::Relay(args) => relay(&args),
     }
 }
@@ -89,11 +101,7 @@ fn relay(args: &RelayArgs) -> Result<bool> {
         machine::pin_thread(cpu)?;
     }
     let mut relay = Relay::bind(&args.listen)?;
-    writeln!(
-        io::stderr(),
-        "relay listening on {}",
-        relay.local_address()?
-    )?;
+    writeln!(io::stderr(), "{READY}{}", relay.local_address()?)?;
     relay.run()?;
     Ok(true)
 }

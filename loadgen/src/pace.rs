@@ -31,6 +31,11 @@ impl Pacer {
         self.start_ns + seconds * SECOND_NS + rest * SECOND_NS / self.rate
     }
 
+    /// From one tick to the next.
+    pub const fn interval_ns(&self) -> u64 {
+        SECOND_NS / self.rate
+    }
+
     /// The number of the next tick.
     pub const fn next(&self) -> u64 {
         self.next

@@ -50,6 +50,14 @@ pub fn relay_cpu(asked: Option<usize>, pins: &Pins) -> Option<usize> {
     asked.or_else(|| choose_relay(pins, machine::cpu_count()))
 }
 
+/// A CPU for a second generator that is neither the first one's nor one of the broker's, whose are
+/// `pins`. Of a broker whose CPUs are not known, all may be.
+pub fn load_cpu(allowed: &[usize], pins: &Pins) -> Option<usize> {
+    let is_free = |cpu: &usize| !pins.generator.contains(cpu) && !pins.broker.contains(cpu);
+    let free = allowed.iter().copied().filter(is_free);
+    free.max().filter(|_| !pins.broker.is_empty())
+}
+
 fn choose_generator(allowed: &[usize], broker: &[usize]) -> Option<usize> {
     let pinned_broker = (broker.len() == 1).then(|| broker[0]);
     let others = allowed
@@ -88,6 +96,17 @@ mod tests {
         assert_eq!(choose_relay(&pins(&[], &[0]), 4), Some(1));
         assert_eq!(choose_relay(&pins(&[0, 1], &[1]), 2), Some(0));
         assert_eq!(choose_relay(&pins(&[], &[0]), 1), None);
+    }
+
+    #[test]
+    fn a_second_generator_takes_a_cpu_that_nobody_else_may_use() {
+        let pins = |broker: &[usize]| Pins {
+            broker: broker.to_vec(),
+            generator: vec![3],
+        };
+        assert_eq!(load_cpu(&[0, 1, 2, 3], &pins(&[0, 2])), Some(1));
+        assert_eq!(load_cpu(&[0, 3], &pins(&[0])), None);
+        assert_eq!(load_cpu(&[0, 1, 2, 3], &pins(&[])), None);
     }
 
     #[test]

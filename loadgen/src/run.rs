@@ -91,6 +91,13 @@ impl Outcome {
         part.as_secs_f64() / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
+    /// Share of the measured time in which something else held the target's CPU or the generator's.
+    pub fn disturbance(&self) -> f64 {
+        let target = self.usage.map(|usage| usage.cpu.waited);
+        let waited = target.unwrap_or_default().max(self.generator_waited);
+        self.share(waited)
+    }
+
     /// Share of the measured time in which the target worked.
     pub fn target_share(&self) -> Option<f64> {
         Some(self.share(self.usage?.cpu.used))
@@ -114,10 +121,23 @@ pub fn run(
     if let Some(missing) = pass_barrier(&mut driver, &settings.plan)? {
         return Ok(Outcome::failed(missing));
     }
-    let mut measurement = Measurement::warm_up(&mut driver, settings, watched, progress)?;
-    measurement.run(&mut driver, progress)?;
-    measurement.drain(&mut driver, progress)?;
-    Ok(measurement.conclude(&mut driver))
+    measure(&mut driver, settings, watched, progress)
+}
+
+/// The part of a run behind the barrier. The faults are those of all runs of `driver` so far.
+///
+/// # Errors
+/// The kernel refuses something.
+pub fn measure(
+    driver: &mut Driver,
+    settings: &Settings,
+    watched: Option<Watched>,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let mut measurement = Measurement::warm_up(driver, settings, watched, progress)?;
+    measurement.run(driver, progress)?;
+    measurement.drain(driver, progress)?;
+    Ok(measurement.conclude(driver))
 }
 
 /// Probes until every subscriber has seen one of each of its publishers and topics; otherwise says
@@ -343,6 +363,18 @@ impl Outcome {
         }
     }
 
+    /// What a load in a closed loop came to that nothing else was measured of.
+    pub fn of_load(delivered: u64, elapsed: Duration, faults: Faults, breaches: &[String]) -> Self {
+        let mut outcome = Self {
+            delivered,
+            faults,
+            elapsed,
+            ..Self::empty()
+        };
+        outcome.invalid = reasons(&outcome, breaches);
+        outcome
+    }
+
     /// A run that came to nothing.
     pub fn failed(reason: String) -> Self {
         Self {
@@ -384,12 +416,11 @@ fn generator_faults(outcome: &Outcome) -> Vec<String> {
     let Some(latency) = &outcome.latency else {
         return reasons;
     };
-    let lag_ns = latency.attempt_lag.value_at_quantile(0.99);
-    let p50_ns = latency.corrected.value_at_quantile(0.5);
-    if lag_ns > p50_ns / 10 {
+    let (lag_ns, max_ns) = (latency.lag_p99_ns(), latency.lag_p99_max_ns());
+    if lag_ns > max_ns {
         reasons.push(format!(
-            "the generator was late: p99 of its lag is {lag_ns} ns, above a tenth of the latency's \
-             p50, {p50_ns} ns"
+            "the generator was late: p99 of its lag is {lag_ns} ns, above {max_ns} ns (a tenth of \
+             the latency's p50, but at least a turn of its own)"
         ));
     }
     if outcome.generator_share > 0.9 {

@@ -63,6 +63,7 @@ impl Workload {
         Plan {
             publishers,
             topics,
+            topics_from: 0,
             subscribers,
             payload_len,
             window,
@@ -80,6 +81,8 @@ pub struct Plan {
     pub publishers: usize,
     /// Topics in all.
     pub topics: usize,
+    /// The number of the first one: another than 0 keeps two runs at one broker apart.
+    pub topics_from: usize,
     /// Connections that subscribe.
     pub subscribers: usize,
     /// Bytes of data in each message.
@@ -88,7 +91,25 @@ pub struct Plan {
     pub window: u64,
 }
 
+/// Bytes that may be on their way to the subscribers of a large fan-out: kernels buffer as much
+/// without pressure.
+const OUTSTANDING_BYTES_MAX: usize = 256 << 20;
+/// A frame of 64 bytes with our topic.
+const FRAME_LEN: usize = 72;
+
 impl Plan {
+    /// `fanout` to so many subscribers, each with as much on its way as usual, if that fits.
+    pub fn fanout_to(subscribers: usize) -> Self {
+        let plan = Workload::Fanout.plan();
+        let usual = plan.window / plan.subscribers as u64;
+        let fitting = (OUTSTANDING_BYTES_MAX / FRAME_LEN / subscribers.max(1)) as u64;
+        Self {
+            subscribers,
+            window: usual.min(fitting).max(1) * subscribers as u64,
+            ..plan
+        }
+    }
+
     /// Refuses what cannot be run.
     ///
     /// # Errors
@@ -128,22 +149,30 @@ impl Plan {
 
     /// The topics that `subscriber` subscribes to, ascending.
     pub fn subscriptions(&self, subscriber: usize) -> impl Iterator<Item = usize> + use<> {
-        deal(subscriber, self.subscribers, self.topics)
+        self.numbered(deal(subscriber, self.subscribers, self.topics))
     }
 
     /// The topics that `publisher` publishes to, in turn, ascending.
     pub fn publications(&self, publisher: usize) -> impl Iterator<Item = usize> + use<> {
-        deal(publisher, self.publishers, self.topics)
+        self.numbered(deal(publisher, self.publishers, self.topics))
     }
 
     /// The publishers of `topic`, ascending.
     pub fn writers(&self, topic: usize) -> impl Iterator<Item = usize> + use<> {
-        takers(topic, self.publishers, self.topics)
+        takers(topic - self.topics_from, self.publishers, self.topics)
     }
 
     /// How many subscribers `topic` has.
     pub const fn fan_out(&self, topic: usize) -> usize {
-        takers_count(topic, self.subscribers, self.topics)
+        takers_count(topic - self.topics_from, self.subscribers, self.topics)
+    }
+
+    fn numbered<I>(&self, dealt: I) -> impl Iterator<Item = usize> + use<I>
+    where
+        I: Iterator<Item = usize>,
+    {
+        let from = self.topics_from;
+        dealt.map(move |topic| from + topic)
     }
 }
 
@@ -192,6 +221,7 @@ mod tests {
         Plan {
             publishers,
             topics,
+            topics_from: 0,
             subscribers,
             payload_len: 64,
             window: 1,
@@ -248,6 +278,43 @@ mod tests {
                     "{plan}: topic {topic} has no publisher"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_is_on_its_way_to_ten_thousand_subscribers_stays_within_bounds() {
+        for size in [1, 10, 100, 1_000, 10_000, 1_000_000_000] {
+            let plan = Plan::fanout_to(size);
+            let messages = usize::try_from(plan.window).unwrap() / size;
+            assert!((1..=7_000).contains(&messages), "{size}: {messages}");
+            let bytes = messages * size * FRAME_LEN;
+            assert!(
+                bytes <= OUTSTANDING_BYTES_MAX.max(size * FRAME_LEN),
+                "{size}"
+            );
+        }
+        let usual = Workload::Fanout.plan();
+        assert_eq!(Plan::fanout_to(usual.subscribers), usual);
+    }
+
+    #[test]
+    fn plans_with_topics_of_their_own_are_the_same_but_for_the_numbers() {
+        let (plain, moved) = (
+            plan(3, 7, 2),
+            Plan {
+                topics_from: 90,
+                ..plan(3, 7, 2)
+            },
+        );
+        for peer in 0..2 {
+            let expected = plain.subscriptions(peer).map(|topic| topic + 90);
+            assert!(moved.subscriptions(peer).eq(expected));
+            let expected = plain.publications(peer).map(|topic| topic + 90);
+            assert!(moved.publications(peer).eq(expected));
+        }
+        for topic in 0..7 {
+            assert!(moved.writers(topic + 90).eq(plain.writers(topic)));
+            assert_eq!(moved.fan_out(topic + 90), plain.fan_out(topic));
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use humantime::parse_duration;
 
+use super::contestant::{Contestant, Standing};
+use super::goals::GOALS;
 use crate::args::{OutputFormat, PinArgs, Settings};
-use crate::machine::Watched;
 use crate::target::{Dialect, Target};
 use crate::workload::Workload;
 
@@ -17,8 +17,11 @@ use crate::workload::Workload;
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
     /// Targets as everywhere, each with its server's process if its CPU time is wanted:
-    /// nats://127.0.0.1:4222=1234. The ratios are those of the first HVLP target
-    #[arg(value_name = "TARGET[=PID]", required = true)]
+    /// nats://127.0.0.1:4222=1234. The ratios are those of the first HVLP target over TCP. What is
+    /// held against that one takes part only where there is such a goal: HVLP over a unix socket,
+    /// and what is named two-reactors or busy-poll, as in busy-poll=hvlp://127.0.0.1:7=1234. Any
+    /// other name is only what reports call the target
+    #[arg(value_name = "[NAME=]TARGET[=PID]", required = true)]
     pub contestants: Vec<Contestant>,
     /// Which workloads
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values_t = Scenario::ALL)]
@@ -49,55 +52,6 @@ pub struct CompareArgs {
     /// Text to be quoted in the reports: commands, versions, settings of the servers
     #[arg(long, value_name = "FILE")]
     pub about: Option<PathBuf>,
-}
-
-/// A target that takes part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contestant {
-    /// Where it is.
-    pub target: Target,
-    /// Its process, whose CPU time is counted.
-    pub pid: Option<i32>,
-}
-
-impl FromStr for Contestant {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let split = text
-            .rsplit_once('=')
-            .map(|(target, pid)| (target, pid.parse::<i32>()));
-        let (target, pid) = match split {
-            Some((target, Ok(pid))) if pid > 0 => (target, Some(pid)),
-            _ => (text, None),
-        };
-        let target = target.parse()?;
-        if target == Target::Relay && pid.is_some() {
-            return Err("a relay is a thread of this process: write it without a pid".into());
-        }
-        Ok(Self { target, pid })
-    }
-}
-
-impl Contestant {
-    /// Whose CPU time is its own.
-    pub fn watched(&self) -> Option<Watched> {
-        self.pid.map(Watched::Process)
-    }
-
-    /// Its dialect; `None` for the relay, which has none.
-    pub const fn dialect(&self) -> Option<Dialect> {
-        match &self.target {
-            Target::Broker(endpoint) => Some(endpoint.dialect),
-            Target::Relay => None,
-        }
-    }
-}
-
-impl fmt::Display for Contestant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.target.fmt(f)
-    }
 }
 
 /// A workload as it is compared: with a schedule or without.
@@ -161,6 +115,16 @@ impl Scenario {
         contestant.target != Target::Relay || plan.publishers == 1 && plan.topics == 1
     }
 
+    /// Whether anything is asked of a contestant of this standing, if ours takes part as well.
+    pub fn concerns(self, standing: Standing) -> bool {
+        match standing {
+            Standing::Own | Standing::Rival(_) | Standing::Relay => true,
+            Standing::Unix | Standing::TwoReactors | Standing::BusyPoll => GOALS
+                .iter()
+                .any(|goal| goal.scenario == self && goal.of == standing),
+        }
+    }
+
     /// What a run of it does.
     pub fn settings(self, args: &CompareArgs, contestant: &Contestant) -> Settings {
         let mut plan = self.workload().plan();
@@ -196,19 +160,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_contestant_is_a_target_with_or_without_its_process() {
-        let parsed = |text: &str| {
-            let contestant: Contestant = text.parse().unwrap();
-            (contestant.to_string(), contestant.pid)
-        };
-        assert_eq!(parsed("relay"), ("relay".into(), None));
-        assert_eq!(parsed("nats://h:1=23"), ("nats://h:1".into(), Some(23)));
-        assert_eq!(parsed("unix:/a=b"), ("unix:/a=b".into(), None));
-        assert!("relay=1".parse::<Contestant>().is_err());
-        assert!("kafka://h=1".parse::<Contestant>().is_err());
-    }
-
-    #[test]
     fn the_relay_takes_part_where_there_is_one_publisher_and_one_topic() {
         let relay = "relay".parse().unwrap();
         let admitted = Scenario::ALL
@@ -219,5 +170,19 @@ mod tests {
             admitted.collect::<Vec<_>>(),
             [Fanout, One, Wide, LatencyOne, LatencyFanout]
         );
+    }
+
+    #[test]
+    fn a_second_broker_of_ours_takes_part_only_where_something_is_asked_of_it() {
+        let concerned = |standing| {
+            let all = Scenario::ALL.into_iter();
+            all.filter(|scenario| scenario.concerns(standing))
+                .collect::<Vec<_>>()
+        };
+        use Scenario::{Fanout, LatencyOne, Mesh, Pairs};
+        assert_eq!(concerned(Standing::Unix), [Fanout, LatencyOne]);
+        assert_eq!(concerned(Standing::TwoReactors), [Fanout, Mesh, Pairs]);
+        assert_eq!(concerned(Standing::BusyPoll), [LatencyOne]);
+        assert_eq!(concerned(Standing::Own), Scenario::ALL);
     }
 }

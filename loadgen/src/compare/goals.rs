@@ -1,6 +1,7 @@
 //! The ratios that the project wants to keep, and whether a comparison met them. Pure arithmetic.
 
 use super::args::Scenario;
+use super::contestant::Standing;
 use crate::run::Outcome;
 use crate::target::Dialect;
 
@@ -67,6 +68,8 @@ pub enum Against {
     Rival(Dialect),
     /// The physical limit.
     Relay,
+    /// Our broker over TCP, with one reactor that sleeps when it has nothing to do.
+    Own,
 }
 
 /// How large a ratio should be.
@@ -102,6 +105,8 @@ pub struct Goal {
     pub scenario: Scenario,
     /// Of what.
     pub figure: Figure,
+    /// Of whom.
+    pub of: Standing,
     /// Against whom.
     pub against: Against,
     /// How much.
@@ -112,17 +117,25 @@ const fn goal(scenario: Scenario, figure: Figure, against: Against, bound: Bound
     Goal {
         scenario,
         figure,
+        of: Standing::Own,
         against,
         bound,
     }
 }
 
+impl Goal {
+    const fn of(self, of: Standing) -> Self {
+        Self { of, ..self }
+    }
+}
+
 /// All of them.
-pub const GOALS: [Goal; 22] = {
-    use Against::{BestRival, Relay, Rival};
+pub const GOALS: [Goal; 28] = {
+    use Against::{BestRival, Own, Relay, Rival};
     use Bound::{AtLeast, AtMost};
     use Figure::{CpuPerDelivery as Cpu, DeliveriesPerS as Rate, P50, P99};
     use Scenario::{Fanout, LatencyFanout, LatencyOne, Mesh, One, Pairs, Spread, Wide};
+    use Standing::{BusyPoll, TwoReactors, Unix};
     const NATS: Against = Rival(Dialect::Nats);
     [
         goal(Fanout, Rate, BestRival, AtLeast(10.0)),
@@ -147,6 +160,12 @@ pub const GOALS: [Goal; 22] = {
         goal(LatencyFanout, P99, BestRival, AtMost(1.0)),
         goal(LatencyFanout, P50, Relay, AtMost(1.05)),
         goal(LatencyFanout, Cpu, Relay, AtMost(1.1)),
+        goal(Fanout, Rate, Own, AtLeast(1.0)).of(Unix),
+        goal(LatencyOne, P50, Own, AtMost(1.0)).of(Unix),
+        goal(Fanout, Cpu, Own, AtMost(1.2)).of(TwoReactors),
+        goal(Mesh, Cpu, Own, AtMost(1.2)).of(TwoReactors),
+        goal(Pairs, Cpu, Own, AtMost(1.2)).of(TwoReactors),
+        goal(LatencyOne, P50, BestRival, AtMost(0.35)).of(BusyPoll),
     ]
 };
 
@@ -155,8 +174,8 @@ pub const GOALS: [Goal; 22] = {
 pub struct Series {
     /// Its name.
     pub name: String,
-    /// `None` for the relay.
-    pub dialect: Option<Dialect>,
+    /// What the contestant is to the goals.
+    pub standing: Standing,
     /// One per round; empty if one of its runs has no result.
     pub values: Vec<f64>,
 }
@@ -164,6 +183,8 @@ pub struct Series {
 /// How a goal came out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
+    /// Who was held against somebody.
+    pub subject: String,
     /// Whom it was held against in the end.
     pub opponent: String,
     /// Ours over theirs: of each round, and then the median.
@@ -173,15 +194,15 @@ pub struct Verdict {
 }
 
 /// Judges `goal` by the series of its figure; `None` if somebody who is needed has no result.
-/// The first series that speaks HVLP is ours.
+/// The first of a standing is the one that counts, but of rivals the best.
 pub fn judge(goal: &Goal, field: &[Series]) -> Option<Verdict> {
-    let own = field
-        .iter()
-        .find(|series| series.dialect == Some(Dialect::Hvlp))?;
-    let opposes = |series: &&Series| match (goal.against, series.dialect) {
-        (Against::Relay, dialect) => dialect.is_none(),
-        (Against::Rival(rival), dialect) => dialect == Some(rival),
-        (Against::BestRival, dialect) => dialect.is_some_and(|dialect| dialect != Dialect::Hvlp),
+    let first = |standing| field.iter().find(|series| series.standing == standing);
+    let own = first(goal.of)?;
+    let opposes = |series: &&Series| match goal.against {
+        Against::BestRival => matches!(series.standing, Standing::Rival(_)),
+        Against::Rival(rival) => series.standing == Standing::Rival(rival),
+        Against::Relay => series.standing == Standing::Relay,
+        Against::Own => first(Standing::Own).is_some_and(|ours| std::ptr::eq(ours, *series)),
     };
     let opponents = field.iter().filter(opposes);
     let mut ranked: Vec<_> = opponents
@@ -195,6 +216,7 @@ pub fn judge(goal: &Goal, field: &[Series]) -> Option<Verdict> {
     let pairs = own.values.iter().zip(&opponent.values);
     let ratio = median(pairs.map(|(own, other)| own / other).collect())?;
     Some(Verdict {
+        subject: own.name.clone(),
         opponent: opponent.name.clone(),
         ratio,
         met: goal.bound.admits(ratio),
@@ -215,20 +237,20 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn series(name: &str, dialect: Option<Dialect>, values: &[f64]) -> Series {
+    fn series(name: &str, standing: Standing, values: &[f64]) -> Series {
         Series {
             name: name.into(),
-            dialect,
+            standing,
             values: values.to_vec(),
         }
     }
 
     fn field(own: &[f64], nats: &[f64], redis: &[f64], relay: &[f64]) -> [Series; 4] {
         [
-            series("nats", Some(Dialect::Nats), nats),
-            series("hvlp", Some(Dialect::Hvlp), own),
-            series("redis", Some(Dialect::Redis), redis),
-            series("relay", None, relay),
+            series("nats", Standing::Rival(Dialect::Nats), nats),
+            series("hvlp", Standing::Own, own),
+            series("redis", Standing::Rival(Dialect::Redis), redis),
+            series("relay", Standing::Relay, relay),
         ]
     }
 
@@ -257,6 +279,32 @@ mod tests {
         assert_eq!(judged(&GOALS[1], &field), Some(("relay".into(), 1.5, true)));
         let relay = &field[3..];
         assert_eq!(judged(&GOALS[1], relay), None, "nobody of ours");
+    }
+
+    #[test]
+    fn a_second_broker_of_ours_is_held_against_the_first_over_tcp() {
+        let field = [
+            series("unix", Standing::Unix, &[60.0]),
+            series("other", Standing::Rival(Dialect::Nats), &[10.0]),
+            series("hvlp", Standing::Own, &[50.0]),
+            series("again", Standing::Own, &[100.0]),
+        ];
+        let goal = GOALS
+            .iter()
+            .find(|goal| goal.of == Standing::Unix && goal.figure == Figure::DeliveriesPerS)
+            .unwrap();
+        let verdict = judge(goal, &field).unwrap();
+        assert_eq!(
+            (&verdict.subject[..], &verdict.opponent[..]),
+            ("unix", "hvlp")
+        );
+        assert_eq!((verdict.ratio, verdict.met), (1.2, true));
+        // Who comes first on the command line does not matter to ours.
+        assert_eq!(
+            judged(&GOALS[0], &field),
+            Some(("other".into(), 5.0, false))
+        );
+        assert_eq!(judge(goal, &field[1..]), None, "nobody over a unix socket");
     }
 
     #[test]

@@ -33,8 +33,8 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
          <p>Every target in turn, {} of {} after a warm-up of {}; medians. Every delivery \
          is checked: a run that lost, repeated or reordered one has no figures. The relay copies \
          bytes and parses nothing: it is the limit of the kernel. \
-         Disturbed: how much of a run other work held the target's CPU or the generator's, at \
-         worst; with more than a few per cent the absolute figures mean little, CPU per delivery \
+         Disturbed: how much of a run other work, or another thread of the target itself, held \
+         the target's CPU or the generator's, at worst; with more than a few per cent the absolute figures mean little, CPU per delivery \
          still does.</p>",
         rounds(args.runs),
         typed(args.duration),
@@ -60,11 +60,15 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
 fn legend(page: &mut String, comparison: &Comparison<'_>) -> Result<()> {
     page.push_str("<p class=\"legend\">");
     for (index, contestant) in comparison.args.contestants.iter().enumerate() {
+        let target = match &contestant.name {
+            Some(_) => format!(", {}", contestant.target),
+            None => String::new(),
+        };
         write!(
             page,
             "<span>{}{}</span>",
             swatch(index),
-            escaped(&contestant.to_string())
+            escaped(&format!("{contestant}{target}"))
         )?;
     }
     page.push_str("</p>");
@@ -79,26 +83,29 @@ fn swatch(target: usize) -> String {
 
 fn goals(page: &mut String, verdicts: &[(&Goal, Option<Verdict>)]) -> Result<()> {
     page.push_str(
-        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">figure<th class=\"text\">against\
+        "<h2>Goals</h2><table><tr><th>workload<th class=\"text\">of<th class=\"text\">figure<th class=\"text\">against\
          <th>ratio<th>wanted<th></tr>",
     );
     for (goal, verdict) in verdicts {
-        let (whom, ratio, standing) = match verdict {
+        let (who, whom, ratio, standing) = match verdict {
             Some(Verdict {
+                subject,
                 opponent,
                 ratio,
                 met,
             }) => {
                 let standing = if *met { "met" } else { "missed" };
-                (opponent.as_str(), format!("{ratio:.2}"), standing)
+                let ratio = format!("{ratio:.2}");
+                (subject.as_str(), opponent.as_str(), ratio, standing)
             }
-            None => (against(goal), "-".into(), "no result"),
+            None => (goal.of.name(), against(goal), "-".into(), "no result"),
         };
         write!(
             page,
-            "<tr><td>{}<td class=\"text\">{}<td class=\"text\">{}<td>{ratio}<td>{}\
-             <td class=\"{standing}\">{standing}</tr>",
+            "<tr><td>{}<td class=\"text\">{}<td class=\"text\">{}<td class=\"text\">{}<td>{ratio}\
+             <td>{}<td class=\"{standing}\">{standing}</tr>",
             goal.scenario,
+            escaped(who),
             goal.figure.name(),
             escaped(whom),
             escaped(&goal.bound.text()),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::contestant::Standing;
 use super::goals::{Against, Goal, Verdict};
 use super::{Comparison, Entry};
 use crate::report::json::report;
@@ -35,6 +36,7 @@ pub fn object(comparison: &Comparison<'_>) -> Result<Value> {
 
 fn entry(entry: &Entry<'_>) -> Result<Value> {
     let mut object = report(&entry.report)?;
+    object["name"] = json!(entry.contestant.name);
     object["pid"] = json!(entry.contestant.pid);
     object["disturbed_share_max"] = json!(entry.disturbance());
     object["repeated_runs"] = json!(entry.repeats);
@@ -46,11 +48,14 @@ fn goal((goal, verdict): &(&Goal, Option<Verdict>)) -> Value {
         Against::BestRival => "best rival",
         Against::Rival(dialect) => dialect.name(),
         Against::Relay => "relay",
+        Against::Own => Standing::Own.name(),
     };
     let verdict = verdict.as_ref();
     json!({
         "workload": goal.scenario.to_string(),
         "figure": goal.figure.name(),
+        "of": goal.of.name(),
+        "subject": verdict.map(|verdict| &verdict.subject),
         "against": against,
         "opponent": verdict.map(|verdict| &verdict.opponent),
         "bound": goal.bound.text(),

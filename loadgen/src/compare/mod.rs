@@ -20,14 +20,18 @@ use crate::target::Target;
 
 mod args;
 mod chart;
+mod contestant;
 mod goals;
 mod html;
 mod json;
 mod text;
 
 pub use args::CompareArgs;
-use args::{Contestant, Scenario};
+use args::Scenario;
+use contestant::{Contestant, Standing};
+pub use goals::median;
 use goals::{Figure, GOALS, Goal, Series, Verdict};
+pub use text::rounds;
 
 /// How often a run is repeated that failed by the generator's own fault: somebody else had its CPU.
 const REPEATS_MAX: u32 = 3;
@@ -118,8 +122,16 @@ fn places<'a>(args: &'a CompareArgs) -> Result<Vec<(Scenario, Vec<Place<'a>>)>> 
         },
         relay_cpu,
     };
+    // Without ours there is nothing to be held against, so that everybody takes part in everything.
+    let alone = !args
+        .contestants
+        .iter()
+        .any(|who| who.standing() == Standing::Own);
     let lineup = |&scenario: &Scenario| {
-        let admitted = args.contestants.iter().filter(|who| scenario.admits(who));
+        let admitted = args
+            .contestants
+            .iter()
+            .filter(|who| scenario.admits(who) && (alone || scenario.concerns(who.standing())));
         let places = admitted.map(|contestant| place(scenario, contestant));
         (scenario, places.collect())
     };
@@ -202,17 +214,13 @@ impl Entry<'_> {
     /// Share of the time in which something else held the target's CPU or the generator's, in the
     /// worst of the runs.
     fn disturbance(&self) -> f64 {
-        let waits = self.report.runs().iter().flat_map(|run| {
-            let target = run.usage.map(|usage| usage.cpu.waited);
-            let waits = [target.unwrap_or_default(), run.generator_waited];
-            waits.map(|waited| run.share(waited))
-        });
-        waits.fold(0.0, f64::max)
+        let runs = self.report.runs().iter();
+        runs.map(Outcome::disturbance).fold(0.0, f64::max)
     }
 
     /// The median of a figure over all runs; `None` without a result.
     fn median(&self, figure: Figure) -> Option<f64> {
-        goals::median(self.values(figure))
+        median(self.values(figure))
     }
 
     /// A figure of each run; empty if one of them has no result.
@@ -244,9 +252,19 @@ impl Comparison<'_> {
                 .sections
                 .iter()
                 .find(|section| section.scenario == goal.scenario)?;
+            let subjects = || {
+                section
+                    .entries
+                    .iter()
+                    .map(|entry| entry.contestant.standing())
+            };
+            // Whoever brings no second broker of ours is not told that it has no result.
+            if goal.of != Standing::Own && !subjects().any(|standing| standing == goal.of) {
+                return None;
+            }
             let series = section.entries.iter().map(|entry| Series {
                 name: entry.contestant.to_string(),
-                dialect: entry.contestant.dialect(),
+                standing: entry.contestant.standing(),
                 values: entry.values(goal.figure),
             });
             Some((goal, goals::judge(goal, &series.collect::<Vec<_>>())))

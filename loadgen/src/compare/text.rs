@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::contestant::Standing;
 use super::goals::{Against, Figure, Goal, Verdict};
 use super::{Comparison, Entry, Section};
 use crate::bench::typed;
@@ -53,7 +54,8 @@ pub fn write(out: &mut impl Write, comparison: &Comparison<'_>) -> io::Result<()
     let count = judged.count();
     writeln!(
         out,
-        "disturbed: how much of a run other work held the target's CPU or the generator's, at worst"
+        "disturbed: how much of a run other work, or another thread of the target itself, held the \
+         target's CPU or the generator's, at worst"
     )?;
     writeln!(
         out,
@@ -118,20 +120,27 @@ fn sentence(goal: &Goal, verdict: Option<&Verdict>) -> String {
     let figure = goal.figure.name();
     let wanted = goal.bound.text();
     let against = against(goal);
-    match verdict {
-        Some(Verdict {
-            opponent,
-            ratio,
-            met,
-        }) => {
-            let standing = if *met { "met" } else { "MISSED" };
-            let whom = match goal.against {
-                Against::BestRival => format!("{opponent}, {against}"),
-                Against::Rival(_) | Against::Relay => opponent.clone(),
-            };
-            format!("-> {figure} {ratio:.2}x {whom}; wanted {wanted}: {standing}")
-        }
-        None => format!("-> {figure} against {against}; wanted {wanted}: no result"),
+    let Some(verdict) = verdict else {
+        let subject = subject(goal, goal.of.name());
+        return format!("-> {subject}{figure} against {against}; wanted {wanted}: no result");
+    };
+    let Verdict {
+        opponent, ratio, ..
+    } = verdict;
+    let subject = subject(goal, &verdict.subject);
+    let standing = if verdict.met { "met" } else { "MISSED" };
+    let whom = match goal.against {
+        Against::BestRival | Against::Own => format!("{opponent}, {against}"),
+        Against::Rival(_) | Against::Relay => opponent.clone(),
+    };
+    format!("-> {subject}{figure} {ratio:.2}x {whom}; wanted {wanted}: {standing}")
+}
+
+/// Whose figure it is, unless it is simply ours.
+fn subject(goal: &Goal, name: &str) -> String {
+    match goal.of {
+        Standing::Own => String::new(),
+        _ => format!("{name}: "),
     }
 }
 
@@ -141,5 +150,6 @@ pub const fn against(goal: &Goal) -> &'static str {
         Against::BestRival => "the best rival",
         Against::Rival(dialect) => dialect.name(),
         Against::Relay => "the relay",
+        Against::Own => Standing::Own.name(),
     }
 }

@@ -1,7 +1,8 @@
 //! The loop: one thread, every socket, the same for all targets.
 //!
-//! A closed loop sleeps until something arrives. An open loop never does where there is a second
-//! CPU: waking up would cost as much as what it measures. The time without anything to do is kept,
+//! A closed loop sleeps until something arrives. An open loop never does where it has a CPU for
+//! itself: waking up would cost as much as what it measures. Where it has not, a timer wakes it for
+//! the next tick. The time without anything to do is kept,
 //! so that a saturated generator is recognised.
 
 use std::io::{self, ErrorKind, Write};
@@ -23,13 +24,17 @@ use crate::workload::Plan;
 mod peers;
 mod publisher;
 mod subscriber;
+mod timer;
 
 use peers::{Peers, Receiver, Sender};
 use publisher::Outgoing;
 use subscriber::Inbound;
+use timer::Timer;
 
 /// The longest sleep: a phase of the run ends no later than this.
 const SLEEP: Duration = Duration::from_millis(1);
+/// Of the timer's events; no peer has it.
+const ALARM: Token = Token(usize::MAX);
 
 /// What the publishers are asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +68,8 @@ pub struct Totals {
 pub struct Driver {
     poll: Poll,
     events: Events,
-    /// There is only one CPU, for the target as well.
-    alone: bool,
+    /// Wakes an open loop that has no CPU for itself, so many nanoseconds before the tick.
+    timer: Option<(Timer, u64)>,
     peers: Peers,
 }
 
@@ -74,12 +79,10 @@ impl Driver {
     /// # Errors
     /// One of them was refused.
     pub fn connect(plan: &Plan, endpoint: &Endpoint, epoch: Instant) -> Result<Self> {
-        // Not what this thread may use: it is pinned, and its target runs elsewhere.
-        let alone = machine::cpu_count() == 1;
         let mut driver = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            alone,
+            timer: None,
             peers: Peers::new(plan, endpoint.dialect, epoch),
         };
         for publisher in 0..plan.publishers {
@@ -88,7 +91,27 @@ impl Driver {
         for subscriber in 0..plan.subscribers {
             driver.add_subscriber(plan, subscriber, endpoint)?;
         }
+        // Not what this thread may use: it is pinned, and its target runs elsewhere.
+        if machine::cpu_count() == 1 {
+            driver.share_cpu(Duration::ZERO)?;
+        }
         Ok(driver)
+    }
+
+    /// Keeps the CPU from others for no longer than a short read or write takes.
+    pub fn yield_often(&mut self) {
+        self.peers.shorten();
+    }
+
+    /// Lets others have the CPU until `early` before the next tick of an open loop is due, but for
+    /// three quarters of the time at least. A timer's wake-up may come late by as much.
+    ///
+    /// # Errors
+    /// The kernel has no timer.
+    pub fn share_cpu(&mut self, early: Duration) -> io::Result<()> {
+        let timer = Timer::new(self.poll.registry(), ALARM)?;
+        self.timer = Some((timer, u64::try_from(early.as_nanos()).unwrap_or(u64::MAX)));
+        Ok(())
     }
 
     fn add_publisher(&mut self, plan: &Plan, publisher: usize, endpoint: &Endpoint) -> Result<()> {
@@ -169,15 +192,28 @@ impl Driver {
     /// The kernel refuses to wait for events.
     pub fn turn(&mut self) -> io::Result<()> {
         let began_ns = self.now_ns();
-        let spins = matches!(self.peers.load, Load::Open(_)) && !self.alone;
-        let patience = if spins { Duration::ZERO } else { SLEEP };
+        let (spins, patience) = match (self.peers.load, &self.timer) {
+            (Load::Open(_), None) => (true, Duration::ZERO),
+            (Load::Open(pacer), Some((timer, early_ns))) => {
+                let early_ns = (*early_ns).min(pacer.interval_ns() / 4);
+                let sleep_ns = pacer.next_due_ns().saturating_sub(began_ns + early_ns);
+                if sleep_ns > 0 {
+                    timer.set(sleep_ns)?;
+                }
+                (
+                    sleep_ns == 0,
+                    if sleep_ns > 0 { SLEEP } else { Duration::ZERO },
+                )
+            }
+            (Load::Quiet | Load::Closed { .. }, _) => (false, SLEEP),
+        };
         match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         let mut idle_until_ns = if spins { began_ns } else { self.now_ns() };
         let sent_before = self.peers.totals.sent;
-        for event in &self.events {
+        for event in self.events.iter().filter(|event| event.token() != ALARM) {
             self.peers.serve(event);
         }
         self.peers.offer_all();

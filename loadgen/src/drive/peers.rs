@@ -19,6 +19,8 @@ use crate::workload::Plan;
 const READ_LEN_MAX: usize = 256 * 1024;
 /// One write hands over as much as the target is likely to read in one go.
 const WRITE_LEN_MAX: usize = 256 * 1024;
+/// The same for a loop that others wait for: a system call keeps its CPU until it is done.
+const SHORT_LEN_MAX: usize = 16 * 1024;
 /// Bytes that an open loop keeps for a target that does not read. Above, ticks are not attempted.
 const UNWRITTEN_LEN_MAX: usize = 64 << 20;
 
@@ -32,6 +34,7 @@ pub struct Peers {
     /// Deliveries that each publisher waits for.
     pub outstanding: Vec<u64>,
     buffer: Box<[u8]>,
+    write_len_max: usize,
     pub load: Load,
     pub latency: Option<Latency>,
     pub totals: Totals,
@@ -69,11 +72,18 @@ impl Peers {
             publishers: Vec::with_capacity(plan.publishers),
             outstanding: vec![0; plan.publishers],
             buffer: vec![0; READ_LEN_MAX].into(),
+            write_len_max: WRITE_LEN_MAX,
             load: Load::Quiet,
             latency: None,
             totals: Totals::default(),
             breaches: Vec::new(),
         }
+    }
+
+    /// Makes all reads and writes short ones.
+    pub fn shorten(&mut self) {
+        self.buffer = vec![0; SHORT_LEN_MAX].into();
+        self.write_len_max = SHORT_LEN_MAX;
     }
 
     /// The run's clock.
@@ -257,7 +267,7 @@ impl Peers {
             return;
         }
         while !sender.blocked && *remaining > 0 && sender.socket.is_some() {
-            while sender.outgoing.unwritten().len() < WRITE_LEN_MAX && *remaining > 0 {
+            while sender.outgoing.unwritten().len() < self.write_len_max && *remaining > 0 {
                 let fan_out = sender.outgoing.next_fan_out();
                 // A window smaller than one message's fan-out still lets one message through.
                 if *outstanding > 0 && *outstanding + fan_out > window {

@@ -95,8 +95,8 @@ fn run(run: &Outcome) -> Result<Value> {
     if let Some(latency) = &run.latency {
         object["corrected_ns"] = percentiles(&latency.corrected)?;
         object["uncorrected_ns"] = percentiles(&latency.uncorrected)?;
-        let lag_ns = latency.attempt_lag.value_at_quantile(0.99);
-        object["attempt_lag_p99_ns"] = json!(lag_ns);
+        object["attempt_lag_p99_ns"] = json!(latency.lag_p99_ns());
+        object["attempt_lag_p99_max_ns"] = json!(latency.lag_p99_max_ns());
         let pair = |(p50, p99): (u64, u64)| json!({ "p50": p50, "p99": p99 });
         if let Some([worst, median]) = latency.worst_and_median_subscriber() {
             object["worst_subscriber_ns"] = pair(worst);

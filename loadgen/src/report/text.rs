@@ -219,8 +219,12 @@ fn write_latency(out: &mut impl Write, latency: &Latency) -> io::Result<()> {
             pair(median)
         )?;
     }
-    let lag_ns = latency.attempt_lag.value_at_quantile(0.99);
-    writeln!(out, "  generator lag p99 {} µs", microseconds(lag_ns))
+    writeln!(
+        out,
+        "  generator lag p99 {} µs, of {} allowed",
+        microseconds(latency.lag_p99_ns()),
+        microseconds(latency.lag_p99_max_ns()),
+    )
 }
 
 fn write_percentiles(

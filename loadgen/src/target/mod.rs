@@ -15,6 +15,7 @@ mod mqtt;
 mod nats;
 mod redis;
 pub mod relay;
+pub mod relay_process;
 
 pub use dialect::Dialect;
 

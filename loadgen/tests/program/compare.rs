@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::run::json;
+use super::run::{json, relay};
 use super::support;
 use assert_cmd::Command;
 
@@ -111,6 +111,71 @@ fn who_loses_or_is_not_there_says_so_and_the_others_have_figures() {
         text.contains("0 of 0 goals met, 3 without a result"),
         "{text}"
     );
+}
+
+#[test]
+fn a_second_broker_of_ours_is_held_against_the_first_where_that_is_a_goal() {
+    let broker = support::honest();
+    // The broker is a thread of this test.
+    let process = std::process::id();
+    let first = format!("{broker}={process}");
+    let second = format!("two-reactors=hvlp://{broker}={process}");
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("report.html");
+    let args = ["--workloads", "one,pairs", "--json", "--html"];
+    let args = [
+        &[&second[..], &first][..],
+        &args[..],
+        &[page.to_str().unwrap()],
+    ]
+    .concat();
+    let output = compare(&args);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = json(&output);
+    let names = |workload: usize| {
+        let targets = report["workloads"][workload]["targets"].as_array();
+        let names = targets.unwrap().iter().map(|target| target["name"].clone());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(0), [Value::Null], "`one` asks nothing of it");
+    assert_eq!(names(1), ["two-reactors".into(), Value::Null]);
+    let goals = report["goals"].as_array().unwrap();
+    let of_it: Vec<_> = goals
+        .iter()
+        .filter(|goal| goal["of"] == "two-reactors")
+        .collect();
+    assert_eq!(of_it.len(), 1, "{goals:?}");
+    assert_eq!(of_it[0]["subject"], "two-reactors");
+    assert_eq!(of_it[0]["opponent"], format!("hvlp://{broker}"));
+    assert!(of_it[0]["ratio"].as_f64().unwrap() > 0.0);
+    let others = ["unix socket", "busy-poll"];
+    assert!(
+        goals
+            .iter()
+            .all(|goal| !others.iter().any(|other| goal["of"] == *other))
+    );
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&format!("two-reactors, hvlp://{broker}</span>")));
+    assert!(page.contains("<td class=\"text\">two-reactors<td class=\"text\">CPU per delivery"));
+}
+
+#[test]
+fn a_broker_is_measured_over_tcp_and_over_its_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r.sock");
+    let address = format!("unix:{}", path.to_str().unwrap());
+    let _relay = relay(&address);
+    let tcp = support::honest().to_string();
+    let unix = format!("unix={address}");
+    let output = compare(&[&unix, &tcp, "--workloads", "fanout,one"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = str::from_utf8(&output.stdout).unwrap();
+    let mut lines = text.lines();
+    let line = lines.find(|line| line.contains("-> unix: deliveries/s "));
+    let line = line.unwrap();
+    assert!(line.contains(&format!("x hvlp://{tcp}, own TCP")), "{text}");
+    let (_, one) = text.split_once("\none: ").unwrap();
+    assert!(!one.contains("unix"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,8 @@
 )]
 
 mod compare;
+mod fairness;
+mod growth;
 mod outside;
 mod rivals;
 mod run;

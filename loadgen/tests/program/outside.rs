@@ -1,24 +1,14 @@
 //! The program from outside: workloads, targets, files, exit codes.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::TcpListener;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
-use super::run::{json, loadgen};
+use super::run::{json, loadgen, relay};
 use super::support;
 
 fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
-}
-
-/// Ends the process when the test does.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]
@@ -132,18 +122,7 @@ fn an_open_loop_times_every_delivery_twice_and_writes_the_histogram() {
 fn a_relay_of_its_own_serves_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let address = format!("unix:{}", directory.path().join("relay").display());
-    let mut relay = Running(
-        std::process::Command::new(env!("CARGO_BIN_EXE_hvlp-loadgen"))
-            .args(["relay", "--listen", &address])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let mut ready = String::new();
-    BufReader::new(relay.0.stderr.take().unwrap())
-        .read_line(&mut ready)
-        .unwrap();
-    assert_eq!(ready.trim_end(), format!("relay listening on {address}"));
+    let relay = relay(&address);
     let pid = relay.0.id().to_string();
     for _ in 0..2 {
         let output = loadgen(&[

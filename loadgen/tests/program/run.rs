@@ -1,6 +1,7 @@
 //! The program, run to its end, and what it printed.
 
-use std::process::Output;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use assert_cmd::Command;
@@ -17,4 +18,31 @@ pub fn loadgen(args: &[&str]) -> Output {
 
 pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
+}
+
+/// Ends the process when the test does.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A relay of its own that listens at `address`.
+pub fn relay(address: &str) -> Running {
+    let mut relay = Running(
+        std::process::Command::new(env!("CARGO_BIN_EXE_hvlp-loadgen"))
+            .args(["relay", "--listen", address])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut ready = String::new();
+    BufReader::new(relay.0.stderr.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    assert_eq!(ready.trim_end(), format!("relay listening on {address}"));
+    relay
 }

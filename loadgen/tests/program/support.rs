@@ -14,10 +14,19 @@ const SEQUENCE_AT: usize = 8 + 12;
 pub type Mangle = Box<dyn FnMut(&[u8]) -> Vec<u8> + Send>;
 
 #[derive(Default)]
-struct Subscriptions(Vec<(String, TcpStream)>);
+struct Subscriptions(Vec<(String, SocketAddr, TcpStream)>);
 
 /// A broker on a port of its own. It serves until the test's process ends.
 pub fn spawn(mangle: Mangle) -> SocketAddr {
+    serve_all(mangle, None)
+}
+
+/// A broker that delivers everything to the subscribers of `topic` as well.
+pub fn spawn_leaking(topic: &'static str) -> SocketAddr {
+    serve_all(Box::new(<[u8]>::to_vec), Some(topic))
+}
+
+fn serve_all(mangle: Mangle, leak: Option<&'static str>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mangle = Arc::new(Mutex::new(mangle));
@@ -25,7 +34,7 @@ pub fn spawn(mangle: Mangle) -> SocketAddr {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (mangle, subscriptions) = (Arc::clone(&mangle), Arc::clone(&subscriptions));
-            thread::spawn(move || serve(stream.unwrap(), &mangle, &subscriptions));
+            thread::spawn(move || serve(stream.unwrap(), &mangle, &subscriptions, leak));
         }
     });
     address
@@ -41,8 +50,14 @@ pub fn sequence(frame: &[u8]) -> u32 {
     u32::from_le_bytes(frame[SEQUENCE_AT..SEQUENCE_AT + 4].try_into().unwrap())
 }
 
-fn serve(mut stream: TcpStream, mangle: &Mutex<Mangle>, subscriptions: &Mutex<Subscriptions>) {
+fn serve(
+    mut stream: TcpStream,
+    mangle: &Mutex<Mangle>,
+    subscriptions: &Mutex<Subscriptions>,
+    leak: Option<&str>,
+) {
     stream.set_nodelay(true).unwrap();
+    let peer = stream.peer_addr().unwrap();
     let mut bytes = Vec::new();
     let mut buffer = [0; 65_536];
     while let Ok(len @ 1..) = stream.read(&mut buffer) {
@@ -54,12 +69,15 @@ fn serve(mut stream: TcpStream, mangle: &Mutex<Mangle>, subscriptions: &Mutex<Su
                     let mut subscriptions = subscriptions.lock().unwrap();
                     for topic in topics {
                         let stream = stream.try_clone().unwrap();
-                        subscriptions.0.push((topic.into(), stream));
+                        subscriptions.0.push((topic.into(), peer, stream));
                     }
                 }
                 Packet::Publish { topic, .. } => {
                     let delivery = mangle.lock().unwrap()(frame.bytes());
-                    deliver(topic, &delivery, subscriptions);
+                    deliver(topic, peer, &delivery, subscriptions);
+                    let leak = leak.filter(|leak| topic != *leak);
+                    leak.iter()
+                        .for_each(|leak| deliver(leak, peer, &delivery, subscriptions));
                 }
                 _ => {}
             }
@@ -69,14 +87,19 @@ fn serve(mut stream: TcpStream, mangle: &Mutex<Mangle>, subscriptions: &Mutex<Su
     }
 }
 
-/// An empty delivery is a lost one; a single zero hangs up on the subscribers.
-fn deliver(topic: &str, delivery: &[u8], subscriptions: &Mutex<Subscriptions>) {
+/// To all but the publisher itself. An empty delivery is a lost one; a single zero hangs up on the subscribers.
+fn deliver(
+    topic: &str,
+    publisher: SocketAddr,
+    delivery: &[u8],
+    subscriptions: &Mutex<Subscriptions>,
+) {
     let mut subscriptions = subscriptions.lock().unwrap();
-    subscriptions.0.retain_mut(|(wanted, stream)| {
+    subscriptions.0.retain_mut(|(wanted, subscriber, stream)| {
         if delivery == [0] {
             stream.shutdown(Shutdown::Both).unwrap();
             return false;
         }
-        wanted != topic || stream.write_all(delivery).is_ok()
+        wanted != topic || *subscriber == publisher || stream.write_all(delivery).is_ok()
     });
 }
