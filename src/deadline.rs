@@ -7,6 +7,8 @@
 use std::ops::Add;
 use std::time::Duration;
 
+use crate::pages::Pages;
+
 /// A point in time: microseconds since the broker started, never going back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -43,7 +45,7 @@ impl Add<Duration> for Timestamp {
 /// Invariant: the deadlines along the list never decrease, and a slot is in it at most once.
 #[derive(Debug)]
 pub(crate) struct DeadlineQueue {
-    links: Vec<Link>,
+    links: Pages<Link>,
     head: u32,
     tail: u32,
     wait: Duration,
@@ -60,10 +62,20 @@ struct Link {
 const NONE: u32 = u32::MAX;
 const UNLINKED: u32 = u32::MAX - 1;
 
-impl DeadlineQueue {
-    pub(crate) const fn new(wait: Duration) -> Self {
+impl Default for Link {
+    fn default() -> Self {
         Self {
-            links: Vec::new(),
+            due: Timestamp(0),
+            previous: UNLINKED,
+            next: NONE,
+        }
+    }
+}
+
+impl DeadlineQueue {
+    pub(crate) fn new(wait: Duration) -> Self {
+        Self {
+            links: Pages::default(),
             head: NONE,
             tail: NONE,
             wait,
@@ -72,28 +84,21 @@ impl DeadlineQueue {
 
     /// Starts the wait of `slot` at `now`; a wait that runs already goes on unchanged.
     pub(crate) fn arm(&mut self, slot: u32, now: Timestamp) {
-        let index = slot as usize;
-        if index >= self.links.len() {
-            let unlinked = Link {
-                due: Timestamp(0),
-                previous: UNLINKED,
-                next: NONE,
-            };
-            self.links.resize(index + 1, unlinked);
-        }
-        if self.links[index].previous != UNLINKED {
+        let due = now + self.wait;
+        let previous = self.tail;
+        debug_assert!(previous == NONE || self.links.reach(previous as usize).due <= due);
+        let link = self.links.reach(slot as usize);
+        if link.previous != UNLINKED {
             return;
         }
-        let due = now + self.wait;
-        debug_assert!(self.tail == NONE || self.links[self.tail as usize].due <= due);
-        self.links[index] = Link {
+        *link = Link {
             due,
-            previous: self.tail,
+            previous,
             next: NONE,
         };
-        match self.tail {
+        match previous {
             NONE => self.head = slot,
-            tail => self.links[tail as usize].next = slot,
+            tail => self.links.reach(tail as usize).next = slot,
         }
         self.tail = slot;
     }
@@ -110,11 +115,11 @@ impl DeadlineQueue {
         link.previous = UNLINKED;
         match previous {
             NONE => self.head = next,
-            previous => self.links[previous as usize].next = next,
+            previous => self.links.reach(previous as usize).next = next,
         }
         match next {
             NONE => self.tail = previous,
-            next => self.links[next as usize].previous = previous,
+            next => self.links.reach(next as usize).previous = previous,
         }
     }
 
@@ -126,7 +131,8 @@ impl DeadlineQueue {
 
     /// When the first wait ends.
     pub(crate) fn first(&self) -> Option<Timestamp> {
-        (self.head != NONE).then(|| self.links[self.head as usize].due)
+        // None is an index that no table reaches.
+        self.links.get(self.head as usize).map(|link| link.due)
     }
 
     /// Takes the first slot whose wait is over.

@@ -83,6 +83,8 @@ pub mod metrics;
 pub mod outbound;
 pub mod packet;
 #[cfg(feature = "broker")]
+mod pages;
+#[cfg(feature = "broker")]
 mod reactor;
 #[cfg(feature = "broker")]
 pub mod register;

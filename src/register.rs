@@ -10,6 +10,7 @@ use hashbrown::hash_table::Entry;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::pages::Pages;
 use crate::register::directory::Interest;
 use crate::session::SessionKey;
 
@@ -39,7 +40,7 @@ pub struct Register {
     /// Indices into `topics`, found by the topic's name: the name is stored once.
     names: HashTable<u32>,
     /// By slot.
-    holders: Vec<Option<Holder>>,
+    holders: Pages<Option<Holder>>,
     links: HashTable<Link>,
     /// Keyed per register, so that nobody can choose topics that collide.
     hasher: RandomState,
@@ -111,15 +112,12 @@ impl Register {
     /// one remains unknown.
     pub fn add_session(&mut self, key: SessionKey) {
         let index = key.slot() as usize;
-        if index >= self.holders.len() {
-            self.holders.resize_with(index + 1, || None);
-        }
-        match self.holders[index].as_ref().map(|holder| holder.key) {
+        match self.holders.reach(index).as_ref().map(|holder| holder.key) {
             Some(newer) if newer.generation() > key.generation() => return,
             Some(older) if older != key => self.remove_session(older),
             _ => {}
         }
-        self.holders[index].get_or_insert_with(|| Holder {
+        self.holders.reach(index).get_or_insert_with(|| Holder {
             key,
             topics: SmallVec::new(),
         });
@@ -140,7 +138,7 @@ impl Register {
             self.unlink(key, topic, &mut orphaned);
         }
         if self.holder(key).is_some() {
-            self.holders[key.slot() as usize] = None;
+            *self.holders.reach(key.slot() as usize) = None;
         }
     }
 
@@ -290,9 +288,8 @@ impl Register {
 
     /// Adds a subscription; false if the session holds it already.
     fn link(&mut self, key: SessionKey, topic: u32) -> bool {
-        let holder = self.holders[key.slot() as usize]
-            .as_mut()
-            .expect("the session was added");
+        let holder = self.holders.reach(key.slot() as usize);
+        let holder = holder.as_mut().expect("the session was added");
         let subscribers = &mut self.topics[topic as usize].subscribers;
         let hasher = &self.hasher;
         let entry = self.links.entry(
@@ -329,9 +326,8 @@ impl Register {
         if let Some(moved) = moved {
             self.link_mut(topic, moved).in_topic = link.in_topic;
         }
-        let holder = self.holders[key.slot() as usize]
-            .as_mut()
-            .expect("it has a subscription");
+        let holder = self.holders.reach(key.slot() as usize);
+        let holder = holder.as_mut().expect("it has a subscription");
         holder.topics.swap_remove(link.in_holder as usize);
         let moved = holder.topics.get(link.in_holder as usize).copied();
         if let Some(moved) = moved {

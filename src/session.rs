@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::deadline::Timestamp;
 use crate::label::labels;
 use crate::outbound::Outbound;
+use crate::pages::Pages;
 
 /// The name of a session: a slot, and which of its owners is meant.
 ///
@@ -300,12 +301,14 @@ impl ErrorWindow {
 /// retired, never two of these.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    slots: Vec<Slot>,
+    slots: Pages<Slot>,
+    /// How many slots were ever taken.
+    used: u32,
     free: Vec<u32>,
     len: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     generation: u32,
     session: Option<Session>,
@@ -314,17 +317,13 @@ struct Slot {
 impl Sessions {
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
         self.len += 1;
-        if let Some(slot) = self.free.pop() {
-            let entry = &mut self.slots[slot as usize];
-            entry.session = Some(session);
-            return SessionKey::new(slot, entry.generation);
-        }
-        let slot = u32::try_from(self.slots.len()).expect("sessions_max is far below 2^32");
-        self.slots.push(Slot {
-            generation: 0,
-            session: Some(session),
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.used += 1;
+            self.used - 1
         });
-        SessionKey::new(slot, 0)
+        let entry = self.slots.reach(slot as usize);
+        entry.session = Some(session);
+        SessionKey::new(slot, entry.generation)
     }
 
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
@@ -369,7 +368,7 @@ impl Sessions {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
-        (0..).zip(&self.slots).filter_map(|(slot, entry)| {
+        (0..).zip(self.slots.iter()).filter_map(|(slot, entry)| {
             // First: a retired slot has no owner, and a generation that no key can have.
             let session = entry.session.as_ref()?;
             Some((SessionKey::new(slot, entry.generation), session))
@@ -405,7 +404,7 @@ mod tests {
     fn a_slot_whose_generation_would_wrap_is_retired() {
         let mut sessions = Sessions::default();
         let first = sessions.insert(session());
-        sessions.slots[0].generation = SessionKey::GENERATIONS - 1;
+        sessions.slots.reach(0).generation = SessionKey::GENERATIONS - 1;
         let last = SessionKey::new(first.slot(), SessionKey::GENERATIONS - 1);
         assert!(sessions.remove(last).is_some());
         assert_eq!(sessions.insert(session()), SessionKey::new(1, 0));

@@ -75,11 +75,7 @@ impl World {
 
     /// A turn that gives what other shards have handed over to those who want it here.
     pub(crate) fn deliver(&mut self) {
-        while self.shard.deliver(&mut self.arena).is_some() {
-            if self.shard.has_pieces_enough() {
-                self.flush();
-            }
-        }
+        while self.shard.deliver(&mut self.arena).is_some() {}
         self.flush();
         self.end_turn();
     }

@@ -24,6 +24,7 @@ mod broker {
     pub mod metrics;
     pub mod outbound;
     pub mod packet;
+    pub mod pages;
     pub mod reactor {
         pub mod ending;
     }
@@ -33,8 +34,8 @@ mod broker {
 }
 
 use broker::{
-    address, arena, config, deadline, handler, label, mesh, metrics, outbound, packet, reactor,
-    register, session, shard,
+    address, arena, config, deadline, handler, label, mesh, metrics, outbound, packet, pages,
+    reactor, register, session, shard,
 };
 
 mod ring;

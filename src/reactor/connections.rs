@@ -1,5 +1,6 @@
 //! The connections of a reactor, by the slot of their session.
 
+use crate::pages::Pages;
 use crate::reactor::pipe::ReactorEnd;
 use crate::reactor::transport::Transport;
 use crate::session::SessionKey;
@@ -38,16 +39,13 @@ impl Connection {
 /// At most one connection per slot; a key of a former owner of the slot finds nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    slots: Vec<Option<Connection>>,
+    slots: Pages<Option<Connection>>,
 }
 
 impl Connections {
     pub(crate) fn insert(&mut self, connection: Connection) {
         let slot = connection.key.slot() as usize;
-        if slot >= self.slots.len() {
-            self.slots.resize_with(slot + 1, || None);
-        }
-        self.slots[slot] = Some(connection);
+        *self.slots.reach(slot) = Some(connection);
     }
 
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Connection> {
