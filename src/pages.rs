@@ -1,5 +1,5 @@
-//! A table that grows page by page, so that nothing in it ever moves: growing costs the same however
-//! long the table is, and leaves no holes in the heap where shorter tables have been.
+//! A table that grows page by page, so that nothing in it ever moves: growing costs the same
+//! however long the table is, and leaves no holes in the heap where shorter tables have been.
 
 use std::fmt;
 

@@ -186,8 +186,8 @@ pub fn descriptors_max() -> usize {
     maximum.unwrap_or(usize::MAX).saturating_sub(OTHERS)
 }
 
-/// Lets every other thread go before the calling one, and at once. A mere niceness would not do: the
-/// scheduler lets whoever runs finish its slice, which is milliseconds.
+/// Lets every other thread go before the calling one, and at once. A mere niceness would not do:
+/// the scheduler lets whoever runs finish its slice, which is milliseconds.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -34,8 +34,8 @@ pub fn page(comparison: &Comparison<'_>) -> Result<String> {
          is checked: a run that lost, repeated or reordered one has no figures. The relay copies \
          bytes and parses nothing: it is the limit of the kernel. \
          Disturbed: how much of a run other work, or another thread of the target itself, held \
-         the target's CPU or the generator's, at worst; with more than a few per cent the absolute figures mean little, CPU per delivery \
-         still does.</p>",
+         the target's CPU or the generator's, at worst; with more than a few per cent the absolute \
+         figures mean little, CPU per delivery still does.</p>",
         rounds(args.runs),
         typed(args.duration),
         typed(args.warmup),

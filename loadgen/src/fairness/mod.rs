@@ -3,8 +3,8 @@
 //!
 //! The canaries are never held up by our own work on the load, which is a thread of its own: on
 //! another CPU or, where there is none, on theirs with the least priority. There they sleep until
-//! shortly before their next tick and preempt it; when they are alone, a thread that does nothing keeps that CPU
-//! awake as the loads do.
+//! shortly before their next tick and preempt it; when they are alone, a thread that does nothing
+//! keeps that CPU awake as the loads do.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -114,14 +114,15 @@ impl Point {
     }
 
     /// What stands beside it in each round is the relay, or else `base`: the median of all rounds'
-    /// own ratios. `None` without a result.
+    /// own ratios. `None` without a result, or if the runs were too short for the clock of the CPU
+    /// time, which advances with the scheduler's ticks.
     pub fn ratio(&self, base: &Self) -> Option<f64> {
         let beside = match self.relay_runs.is_empty() {
             true => base.costs(),
             false => self.relay_costs(),
         };
         let pairs = self.costs().into_iter().zip(beside);
-        median(pairs.map(|(own, other)| own / other).collect())
+        median(pairs.map(|(own, other)| own / other).collect()).filter(|ratio| ratio.is_finite())
     }
 }
 

@@ -87,7 +87,8 @@ fn serve(
     }
 }
 
-/// To all but the publisher itself. An empty delivery is a lost one; a single zero hangs up on the subscribers.
+/// To all but the publisher itself. An empty delivery is a lost one; a single zero hangs up on the
+/// subscribers.
 fn deliver(
     topic: &str,
     publisher: SocketAddr,
