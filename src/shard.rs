@@ -7,7 +7,7 @@
 //! open, then per receive   remainder -> receive, until the turn `is_spent`
 //! end of stream, errors    gone
 //! what was held            begin_turn, resolve -> next_resumed
-//! other shards             deliver, until the turn `is_spent`; hand_over
+//! other shards             begin_delivering, deliver until the turn `is_spent`; hand_over
 //! per dirty session        next_dirty -> outgoing -> sent
 //! a socket has room        writable
 //! time                     expire, deadline
@@ -368,6 +368,12 @@ impl<H: SessionHandler> Shard<H> {
     /// `remainder`, received as it is.
     pub fn has_held(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(Session::has_held)
+    }
+
+    /// Whether what the session publishes waits for another shard: it is neither read nor parsed.
+    pub fn is_stopped(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.stopped_by != 0)
     }
 
     /// Whether any session does.

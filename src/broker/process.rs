@@ -32,7 +32,7 @@ impl From<PipeEnded> for ProcessError {
 /// What the process publishes with: one session, opened with the first message.
 #[derive(Debug, Default)]
 pub(super) struct Publisher {
-    pipe: OnceLock<Option<ProcessEnd>>,
+    pipe: OnceLock<ProcessEnd>,
 }
 
 impl Publisher {
@@ -43,8 +43,14 @@ impl Publisher {
         data: &[u8],
     ) -> Result<(), ProcessError> {
         let frame = FrameBuf::publish(topic, data)?;
-        let pipe = self.pipe.get_or_init(|| connect(peers).ok());
-        let pipe = pipe.as_ref().ok_or(ProcessError::Ended)?;
+        let pipe = match self.pipe.get() {
+            Some(pipe) => pipe,
+            None => {
+                // Should another thread be faster, its session is the one that is used.
+                let pipe = connect(peers)?;
+                self.pipe.get_or_init(|| pipe)
+            }
+        };
         Ok(pipe.write(frame.bytes())?)
     }
 }

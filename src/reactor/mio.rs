@@ -405,6 +405,13 @@ impl<H: SessionHandler> Reactor<H> {
     // ---- deliver and hand over
 
     fn deliver(&mut self) {
+        if !self.shard.has_mesh_work() {
+            return;
+        }
+        if self.shard.is_spent() {
+            self.flush();
+        }
+        self.shard.begin_delivering();
         let mut budget = self.config.limits.read_per_turn;
         while budget > 0 {
             let Some(len) = self.shard.deliver(&mut self.arena) else {

@@ -124,7 +124,7 @@ impl<H: SessionHandler> Shard<H> {
         // A run is full with the frame that reaches `end_max`, or with its last one.
         let end_max = run.end_max.saturating_add(len - 1);
         let frames_left = run.frames_max.saturating_sub(run.frames) as usize;
-        let end_max = end_max.min(run.end + frames_left.saturating_mul(len));
+        let end_max = end_max.min(run.end.saturating_add(frames_left.saturating_mul(len)));
         let bytes = &bytes[..bytes.len().min(end_max)];
         while let Some(frame) = bytes.get(run.end..run.end + len) {
             let (next_head, data) = frame.split_at(head.len());

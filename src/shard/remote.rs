@@ -12,6 +12,7 @@ use crate::register::Register;
 use crate::register::directory::{Directory, Interest, Wanted};
 use crate::session::SessionKey;
 use crate::shard::Shard;
+use crate::shard::budget::Budget;
 
 /// A shard's view of its peers.
 #[derive(Debug)]
@@ -132,6 +133,13 @@ impl<H: SessionHandler> Shard<H> {
         self
     }
 
+    /// What was read in this turn has had its share; what peers have handed over has one of its own,
+    /// so that no publisher here, however greedy, can keep an inbox full. If the turn `is_spent`,
+    /// everything is flushed first.
+    pub fn begin_delivering(&mut self) {
+        self.budget = Budget::of(&self.limits);
+    }
+
     /// Gives the next batch of a peer to those who want it here, as far as the turn allows; returns
     /// its length. `None` if nothing waits, or the turn `is_spent`.
     pub fn deliver(&mut self, arena: &mut Arena) -> Option<usize> {
@@ -205,7 +213,8 @@ impl<H: SessionHandler> Shard<H> {
             };
             session.stopped_by &= !(1 << to);
             if session.stopped_by == 0 {
-                if !session.remainder.is_empty() {
+                // Held input is not a frame that the peer has yet to complete.
+                if !session.remainder.is_empty() && !session.holds {
                     self.deadlines.frame.rearm(key.slot(), now);
                 }
                 self.resumed.push(key);

@@ -134,6 +134,12 @@ impl Pair {
     fn turn(&mut self, shard: usize) -> Vec<(SessionKey, Vec<u8>)> {
         let (shard, arena) = &mut self.shards[shard];
         let mut sent = Vec::new();
+        shard.begin_turn();
+        while let Some(key) = shard.next_resumed() {
+            let held = arena.push(shard.remainder(key));
+            assert!(shard.receive(now(), key, arena, held).is_none());
+        }
+        shard.begin_delivering();
         while shard.deliver(arena).is_some() {}
         while let Some(key) = shard.next_dirty() {
             let bytes: Vec<u8> = match shard.outgoing(now(), key, arena) {
@@ -192,6 +198,25 @@ fn c14_what_another_reactor_sent_is_cut_between_frames_and_goes_on_in_order() {
         assert!(turns > 1, "{share}: {turns} turns");
         assert!(taken.iter().all(|taken| *taken == flood), "{share}");
         assert!(pair.shards[1].0.is_delivered());
+    }
+}
+
+#[test]
+fn c16_a_greedy_publisher_here_leaves_what_comes_from_peers_its_share() {
+    let mut pair = Pair::new(&["limits.deliver_per_turn=4KiB"]);
+    let subscriber = pair.connected(1, &wire::subscribe(&["t", "u"]));
+    for _ in 0..20 {
+        pair.connected(1, &wire::subscribe(&["t"]));
+    }
+    let (greedy, remote) = (pair.connected(1, b""), pair.connected(0, b""));
+    pair.receive(1, greedy, &wire::numbered("t", 2000));
+    for number in 0..20_u32 {
+        pair.receive(0, remote, &wire::publish("u", number.to_be_bytes()));
+        pair.turn(0);
+        let sent = pair.turn(1);
+        assert!(pair.shards[1].0.has_put_off(), "the greedy one has more");
+        let (_, bytes) = sent.iter().find(|(key, _)| *key == subscriber).unwrap();
+        assert!(bytes.ends_with(&wire::publish("u", number.to_be_bytes())));
     }
 }
 

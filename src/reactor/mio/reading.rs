@@ -65,7 +65,7 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn read_session(&mut self, key: SessionKey, turn_budget: &mut usize) -> Left {
         let mut budget = self.config.limits.read_per_session.min(*turn_budget);
-        if self.shard.has_held(key) {
+        if self.shard.has_held(key) && !self.shard.is_stopped(key) {
             let held = self.arena.push(self.shard.remainder(key));
             budget = budget.saturating_sub(held.len());
             *turn_budget = turn_budget.saturating_sub(held.len());
