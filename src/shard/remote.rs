@@ -133,9 +133,9 @@ impl<H: SessionHandler> Shard<H> {
         self
     }
 
-    /// What was read in this turn has had its share; what peers have handed over has one of its own,
-    /// so that no publisher here, however greedy, can keep an inbox full. If the turn `is_spent`,
-    /// everything is flushed first.
+    /// What was read in this turn has had its share; what peers have handed over has one of its
+    /// own, so that no publisher here, however greedy, can keep an inbox full. If the turn
+    /// `is_spent`, everything is flushed first.
     pub fn begin_delivering(&mut self) {
         self.budget = Budget::of(&self.limits);
     }
