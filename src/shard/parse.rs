@@ -126,18 +126,23 @@ impl<H: SessionHandler> Shard<H> {
         let frames_left = run.frames_max.saturating_sub(run.frames) as usize;
         let end_max = end_max.min(run.end.saturating_add(frames_left.saturating_mul(len)));
         let bytes = &bytes[..bytes.len().min(end_max)];
-        while let Some(frame) = bytes.get(run.end..run.end + len) {
+        let mut rest = &bytes[run.end.min(bytes.len())..];
+        let (mut frames, mut verdict) = (run.frames, Verdict::Allow);
+        while let Some((frame, behind)) = rest.split_at_checked(len) {
             let (next_head, data) = frame.split_at(head.len());
             if !is_same(head, next_head) {
                 break;
             }
-            if self.on_publish(view, run.topic, data) == Verdict::Discard {
-                return Verdict::Discard;
+            verdict = self.on_publish(view, run.topic, data);
+            if verdict == Verdict::Discard {
+                break;
             }
-            run.end += len;
-            run.frames += 1;
+            rest = behind;
+            frames += 1;
         }
-        Verdict::Allow
+        run.end += (frames - run.frames) as usize * len;
+        run.frames = frames;
+        verdict
     }
 
     #[inline]
