@@ -293,7 +293,7 @@ keys! {
     "limits.accept_per_turn" Count limits.accept_per_turn number [1, 65_536]
         "connections accepted before sessions have their turn",
     "limits.read_per_session" Size limits.read_per_session number [4 * K, 256 * K]
-        "bytes read from one session per turn: larger reads stall the loop, smaller ones cost sends",
+        "bytes read from one session before the others are: larger reads stall the loop, smaller ones cost sends",
     "limits.read_per_turn" Size limits.read_per_turn number [4 * K, 16 * 1024 * K]
         "bytes read from all sessions before what they published is flushed",
     "limits.frames_per_turn" Count limits.frames_per_turn number [1, 1 << 24]

@@ -270,7 +270,7 @@ impl Session {
 
     /// Whether it holds input that may be parsed.
     pub(crate) fn has_held(&self) -> bool {
-        self.holds && self.state == SessionState::Connected && self.closing.is_none()
+        self.holds && self.state != SessionState::Verifying && self.closing.is_none()
     }
 }
 

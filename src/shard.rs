@@ -4,7 +4,7 @@
 //! thread, so an engine, a simulator, a fuzzer or a test can drive it. The calls of one turn:
 //!
 //! ```text
-//! open, then per receive   remainder -> receive, until the turn `is_spent`
+//! open, then per receive   remainder -> receive (receive_rest), until the turn `is_spent`
 //! end of stream, errors    gone
 //! what was held            begin_turn, resolve -> next_resumed
 //! other shards             begin_delivering, deliver until the turn `is_spent`; hand_over
@@ -32,6 +32,7 @@ use crate::session::{
 
 mod budget;
 mod deadlines;
+mod drain;
 mod flush;
 mod parse;
 mod receive;
@@ -218,7 +219,7 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// The answer of a ticket: its session is connected, or closed.
-    pub fn resolve(&mut self, now: Timestamp, resolution: Resolution) {
+    pub fn resolve(&mut self, resolution: Resolution) {
         let key = resolution.key;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -227,12 +228,11 @@ impl<H: SessionHandler> Shard<H> {
             return;
         }
         match resolution.verdict {
+            // Nothing is read any more, and what it holds would come behind everybody's end.
+            Ok(()) if self.draining => self.close(key, CloseReason::Shutdown),
             Ok(()) => {
                 session.state = SessionState::Connected;
                 self.deadlines.connect.disarm(key.slot());
-                if !session.remainder.is_empty() {
-                    self.deadlines.frame.rearm(key.slot(), now);
-                }
                 self.resumed.push(key);
             }
             Err(refusal) => self.close(key, refusal.close_reason()),
@@ -288,45 +288,6 @@ impl<H: SessionHandler> Shard<H> {
         self.deadlines.first()
     }
 
-    /// Whether it takes no more input.
-    pub const fn is_draining(&self) -> bool {
-        self.draining
-    }
-
-    /// Takes no more input, for ever. Nothing is read any more, so nobody can be late with it.
-    pub fn stop_reading(&mut self) {
-        self.draining = true;
-        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.deadlines.connect.disarm(key.slot());
-            self.deadlines.frame.disarm(key.slot());
-        }
-    }
-
-    /// Nothing new will come, from no shard: each session ends as soon as nothing is owed to it.
-    pub fn drain(&mut self) {
-        self.ending = true;
-        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.close_if_drained(key);
-        }
-    }
-
-    /// Ends every session, whatever it is owed.
-    pub fn close_all(&mut self) {
-        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.close(key, CloseReason::Shutdown);
-        }
-    }
-
-    fn close_if_drained(&mut self, key: SessionKey) {
-        let drained = |session: &Session| session.outbound.owed() == 0;
-        if self.ending && self.sessions.get(key).is_some_and(drained) {
-            self.close(key, CloseReason::Shutdown);
-        }
-    }
-
     /// The next session that ended in this turn. Its subscriptions are gone, what it was still owed
     /// is counted; its slot stays taken until `reaped`.
     pub fn next_closed(&mut self) -> Option<Closed> {
@@ -374,6 +335,13 @@ impl<H: SessionHandler> Shard<H> {
     pub fn is_stopped(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| session.stopped_by != 0)
+    }
+
+    /// Whether it ends with this turn.
+    pub fn is_closing(&self, key: SessionKey) -> bool {
+        self.sessions
+            .get(key)
+            .is_none_or(|session| session.closing.is_some())
     }
 
     /// Whether any session does.

@@ -89,7 +89,8 @@ impl BrokerHandle {
     /// keep their order.
     ///
     /// # Errors
-    /// It does not fit into a frame, or the broker has ended.
+    /// It does not fit into a frame, the process has too many sessions, or the broker is stopping
+    /// or has ended.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -108,7 +109,7 @@ impl BrokerHandle {
     /// received, by whomever and on whichever reactor.
     ///
     /// # Errors
-    /// A topic is too long, or the broker has ended.
+    /// A topic is too long, a limit on subscriptions or sessions is met, or the broker has ended.
     pub fn subscribe<T: AsRef<str>>(
         &self,
         topics: impl IntoIterator<Item = T>,

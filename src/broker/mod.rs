@@ -127,7 +127,7 @@ impl<H: SessionHandler> Builder<H> {
         let loops = (0..count).map(|_| Loop::new());
         let loops = loops.collect::<Result<Vec<_>, _>>()?;
         let mailboxes = loops.iter().map(Loop::mailbox).collect();
-        let peers = Peers::new(mailboxes, config.reactors);
+        let peers = Peers::new(mailboxes, config.reactors, config.limits.sessions_max);
         let mut seats = Seat::between(loops, &peers).into_iter();
 
         let mut listeners = Some(listeners);
@@ -232,7 +232,9 @@ impl Seat {
     }
 }
 
-/// What one reactor may have of the process's bounds: an equal share, rounded up.
+/// What one reactor may have of the process's bounds: an equal share, rounded up. The reactor of
+/// the process itself has such a share beside them, so that sockets have the same bounds with and
+/// without it.
 fn share(config: &Config) -> Config {
     let mut config = config.clone();
     let limits = &mut config.limits;

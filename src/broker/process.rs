@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::packet::{EncodeError, Frame, FrameBuf, id};
-use crate::reactor::{Peers, PipeEnded, ProcessEnd};
+use crate::reactor::{NoPipe, Peers, PipeEnded, ProcessEnd};
 use crate::topic_frames::topic_frames;
 
 /// Why nothing was published or received.
@@ -18,9 +18,22 @@ pub enum ProcessError {
     /// It does not fit into a frame; nothing was published or subscribed to.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// The broker has stopped, or has ended this subscription: `CloseReason` in its log says why.
+    /// The broker is stopping or has stopped, or has closed this session: a limit on subscriptions,
+    /// or a slow consumer. `CloseReason` in its log says which.
     #[error("the broker has ended, or has closed this session")]
     Ended,
+    /// The process has as many sessions as `limits.sessions_max` allows, or opens too many at once.
+    #[error("the process has too many sessions: drop some, or raise limits.sessions_max")]
+    TooManySessions,
+}
+
+impl From<NoPipe> for ProcessError {
+    fn from(reason: NoPipe) -> Self {
+        match reason {
+            NoPipe::Ended => Self::Ended,
+            NoPipe::Full => Self::TooManySessions,
+        }
+    }
 }
 
 impl From<PipeEnded> for ProcessError {
@@ -57,8 +70,9 @@ impl Publisher {
 
 /// Topics that the process is subscribed to; see [`BrokerHandle::subscribe`].
 ///
-/// A slow consumer like any other: what is not received waits here, then in the broker, and beyond
-/// the bound `outbound_max` the subscription ends. Dropping it ends it as well.
+/// A slow consumer like any other: what is not received waits here, then in the broker, and the
+/// subscription ends when that is more than `outbound_max`, or when nothing was received for
+/// `progress_timeout` meanwhile. Dropping it ends it as well.
 ///
 /// [`BrokerHandle::subscribe`]: crate::BrokerHandle::subscribe
 pub struct Subscription {
@@ -73,12 +87,13 @@ impl Subscription {
         peers: &Peers,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Self, ProcessError> {
-        let mut subscription = Self {
+        let frames = frames_of(id::SUBSCRIBE, topics)?;
+        let subscription = Self {
             pipe: connect(peers)?,
             buffer: Vec::new(),
             taken: 0,
         };
-        subscription.subscribe(topics)?;
+        subscription.send(&frames)?;
         Ok(subscription)
     }
 
@@ -86,12 +101,13 @@ impl Subscription {
     /// whomever and on whichever reactor.
     ///
     /// # Errors
-    /// A topic is too long, and then none is subscribed to; or the broker has ended.
+    /// A topic is too long, and then none is subscribed to; a limit on subscriptions is met, which
+    /// closes the session; or the broker has ended.
     pub fn subscribe<T: AsRef<str>>(
         &mut self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), ProcessError> {
-        self.send_list(id::SUBSCRIBE, topics)
+        self.send(&frames_of(id::SUBSCRIBE, topics)?)
     }
 
     /// Ends subscriptions; topics that are not held are no error. When this returns, nothing that
@@ -103,7 +119,7 @@ impl Subscription {
         &mut self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), ProcessError> {
-        self.send_list(id::UNSUBSCRIBE, topics)
+        self.send(&frames_of(id::UNSUBSCRIBE, topics)?)
     }
 
     /// The next message, waiting for it at most so long; `None` if none came.
@@ -128,21 +144,23 @@ impl Subscription {
         }
     }
 
-    /// Sends as many frames as the topics need, none if one of them does not fit.
-    fn send_list<T: AsRef<str>>(
-        &self,
-        id: u8,
-        topics: impl IntoIterator<Item = T>,
-    ) -> Result<(), ProcessError> {
-        let topics: Vec<T> = topics.into_iter().collect();
-        let frames = topic_frames(id, topics.iter().map(AsRef::as_ref))?;
-        let mut rest = &frames[..];
-        while let Some((frame, behind)) = Frame::split_first(rest) {
+    /// Sends whole frames, and waits until they have taken effect.
+    fn send(&self, mut frames: &[u8]) -> Result<(), ProcessError> {
+        while let Some((frame, behind)) = Frame::split_first(frames) {
             self.pipe.write(frame.bytes())?;
-            rest = behind;
+            frames = behind;
         }
         Ok(self.pipe.wait_until_settled()?)
     }
+}
+
+/// As many frames as the topics need; none if one of them does not fit.
+fn frames_of<T: AsRef<str>>(
+    id: u8,
+    topics: impl IntoIterator<Item = T>,
+) -> Result<Vec<u8>, EncodeError> {
+    let topics: Vec<T> = topics.into_iter().collect();
+    topic_frames(id, topics.iter().map(AsRef::as_ref))
 }
 
 impl fmt::Debug for Subscription {
@@ -182,7 +200,7 @@ impl<'a> Delivery<'a> {
 }
 
 fn connect(peers: &Peers) -> Result<ProcessEnd, ProcessError> {
-    let pipe = peers.open_pipe().ok_or(ProcessError::Ended)?;
+    let pipe = peers.open_pipe()?;
     pipe.write(FrameBuf::connect(b"")?.bytes())?;
     Ok(pipe)
 }

@@ -109,6 +109,7 @@ impl From<Edge> for Readiness {
         Self {
             is_readable: edge.is_readable,
             is_writable: edge.is_writable,
+            is_read_closed: edge.is_read_closed,
             ..Self::default()
         }
     }
@@ -121,6 +122,9 @@ const WAKER: Token = Token(usize::MAX);
 const LISTENER_BASE: usize = 1 << 62;
 const EVENTS_PER_WAIT: usize = 1024;
 const BACKLOG_PARTS_MAX: usize = 16;
+/// A batch costs its turn at least so many bytes. However many peers leave one of a single frame
+/// each, a turn takes at most 16,384: half of what pieces can tell apart.
+const BATCH_COST_MIN: usize = 1024;
 
 fn token(key: SessionKey) -> Token {
     Token((key.generation() as usize) << 32 | key.slot() as usize)
@@ -300,7 +304,7 @@ impl<H: SessionHandler> Reactor<H> {
             connection.is_read_closed |= readiness.is_read_closed;
             connection.is_urgent |= readiness.is_urgent;
         }
-        if readiness.is_error && !self.shard.wants_input(key) {
+        if readiness.is_error && !self.shard.wants_input(key) && !self.shard.has_held(key) {
             // Nobody will read it, so nobody would find out.
             let error = connection.transport.take_error();
             let kind = error.map_or(io::ErrorKind::ConnectionReset, |error| error.kind());
@@ -316,7 +320,7 @@ impl<H: SessionHandler> Reactor<H> {
             match command {
                 Command::Adopt(transport, peer) => self.adopt(transport, peer),
                 Command::Edge(key, edge) => self.notice(key, &Readiness::from(edge)),
-                Command::Resolve(resolution) => self.shard.resolve(self.now, resolution),
+                Command::Resolve(resolution) => self.shard.resolve(resolution),
                 Command::Count(reply) => {
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(self.shard.counters());
@@ -417,7 +421,7 @@ impl<H: SessionHandler> Reactor<H> {
             let Some(len) = self.shard.deliver(&mut self.arena) else {
                 break;
             };
-            budget = budget.saturating_sub(len);
+            budget = budget.saturating_sub(len.max(BATCH_COST_MIN));
         }
     }
 

@@ -1,7 +1,7 @@
 //! A reactor: one thread, one shard, and the sockets of its sessions.
 //!
 //! ```text
-//! wait -> read -> flush -> reap        one turn
+//! wait -> read -> deliver -> flush -> hand over -> expire -> reap        one turn
 //! ```
 //!
 //! The loop is in `mio.rs`; this is what it works on. A reactor is told what to do through its
@@ -55,16 +55,24 @@ pub(crate) enum Command {
     End,
 }
 
-/// Commands to one reactor. Taken only when its waker fired, so the data path never sees the lock.
+/// Commands to one reactor. Taken only when its waker fired: a message between sockets never meets
+/// the lock, one of the process itself does when its pipe was empty.
 ///
-/// Bounded by its senders: one answer per session, one question per caller that waits for it, and
-/// `ADOPTIONS_MAX` connections.
+/// Bounded by its senders: one answer per session, one question per caller that waits for it,
+/// `ADOPTIONS_MAX` connections, and two edges per pipe that the reactor has not looked at.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     /// None once the reactor has ended: whoever waits for an answer learns it, and no connection
     /// waits here for ever.
-    commands: Mutex<Option<VecDeque<Command>>>,
+    commands: Mutex<Option<Commands>>,
     waker: Waker,
+}
+
+#[derive(Debug, Default)]
+struct Commands {
+    waiting: VecDeque<Command>,
+    /// A stop is among them, or was taken.
+    is_stopping: bool,
 }
 
 /// Connections that wait to be adopted by one reactor.
@@ -77,24 +85,38 @@ pub(crate) struct Ended;
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Arc<Self> {
         Arc::new(Self {
-            commands: Mutex::new(Some(VecDeque::new())),
+            commands: Mutex::new(Some(Commands::default())),
             waker,
         })
     }
 
     /// Leaves a command and wakes the reactor.
     pub(crate) fn post(&self, command: Command) -> Result<(), Ended> {
-        self.lock().as_mut().ok_or(Ended)?.push_back(command);
+        let mut commands = self.lock();
+        let Commands {
+            waiting,
+            is_stopping,
+        } = commands.as_mut().ok_or(Ended)?;
+        *is_stopping |= matches!(command, Command::Stop | Command::End);
+        waiting.push_back(command);
+        drop(commands);
         self.waker.wake().map_err(|_| Ended)
     }
 
-    /// Leaves a connection, unless too many wait already; then it is closed.
+    /// Leaves a connection, unless too many wait already; then it is closed. One of the process is
+    /// refused behind a stop as well: what it takes would be a promise that nobody keeps.
     fn post_connection(&self, transport: Transport, peer: Peer) -> bool {
         let mut commands = self.lock();
-        let waiting = commands.as_mut();
-        let Some(waiting) = waiting.filter(|waiting| waiting.len() < ADOPTIONS_MAX) else {
+        let Some(Commands {
+            waiting,
+            is_stopping,
+        }) = commands.as_mut()
+        else {
             return false;
         };
+        if waiting.len() >= ADOPTIONS_MAX || *is_stopping && transport.pipe().is_some() {
+            return false;
+        }
         waiting.push_back(Command::Adopt(transport, peer));
         drop(commands);
         self.waker.wake().is_ok()
@@ -105,18 +127,38 @@ impl Mailbox {
         let _ = self.waker.wake();
     }
 
+    /// Whether connections may wait here, or the reactor has ended.
+    fn has_room(&self) -> bool {
+        let commands = self.lock();
+        let waiting = commands.as_ref().map(|commands| commands.waiting.len());
+        waiting.is_none_or(|waiting| waiting < ADOPTIONS_MAX)
+    }
+
     fn take(&self) -> VecDeque<Command> {
-        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
+        let mut commands = self.lock();
+        let waiting = commands.as_mut().map(|commands| &mut commands.waiting);
+        waiting.map(std::mem::take).unwrap_or_default()
     }
 
     /// The reactor takes no more commands; those that wait are dropped.
     fn close(&self) {
-        *self.lock() = None;
+        let commands = self.lock().take();
+        // Behind the lock: an end of a pipe has one of its own.
+        drop(commands);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Command>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Commands>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why the process gets no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPipe {
+    /// There is no reactor for these, it is stopping or has ended.
+    Ended,
+    /// It has as many as it may have, or too many are on their way to it.
+    Full,
 }
 
 /// All reactors of a broker, as each of them sees the others.
@@ -130,13 +172,19 @@ pub(crate) struct Peers {
     /// So many reactors, the first ones, have sockets; the one behind them, if there is one, has
     /// what the process itself publishes and subscribes to.
     serving: usize,
+    /// `sessions_max` of the process's own reactor.
+    process_sessions_max: usize,
     /// Reactors that read no more and have handed over everything.
     quiet: Arc<Quiet>,
 }
 
 impl Peers {
     /// Reactors with these mailboxes, of which the first `serving` have sockets.
-    pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>, serving: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        mailboxes: Vec<Arc<Mailbox>>,
+        serving: usize,
+        process_sessions_max: usize,
+    ) -> Arc<Self> {
         let bell = |mailbox: &Arc<Mailbox>| {
             let mailbox = Arc::clone(mailbox);
             Doorbell::new(move || mailbox.wake())
@@ -145,6 +193,7 @@ impl Peers {
         let wake_all = move || all.iter().for_each(|mailbox| mailbox.wake());
         Arc::new(Self {
             serving,
+            process_sessions_max,
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
             loads: mailboxes.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -172,19 +221,24 @@ impl Peers {
         Some(least)
     }
 
-    /// Opens a connection inside the process; `None` if there is no reactor for these, or it has
-    /// ended or has too much to do.
-    pub(crate) fn open_pipe(&self) -> Option<ProcessEnd> {
-        let mailbox = self.mailboxes.get(self.serving)?;
-        let (process_end, reactor_end) = pipe();
+    /// Opens a connection inside the process.
+    pub(crate) fn open_pipe(&self) -> Result<ProcessEnd, NoPipe> {
+        let mailbox = self.mailboxes.get(self.serving).ok_or(NoPipe::Ended)?;
         // Relaxed: see `place`.
-        self.loads[self.serving].fetch_add(1, Ordering::Relaxed);
-        let transport = Transport::Process(reactor_end);
-        let is_posted = mailbox.post_connection(transport, Peer::Process);
-        if !is_posted {
+        if self.loads[self.serving].fetch_add(1, Ordering::Relaxed) >= self.process_sessions_max {
             self.unplace(self.serving);
+            return Err(NoPipe::Full);
         }
-        is_posted.then_some(process_end)
+        let (process_end, reactor_end) = pipe();
+        let transport = Transport::Process(reactor_end);
+        if mailbox.post_connection(transport, Peer::Process) {
+            return Ok(process_end);
+        }
+        self.unplace(self.serving);
+        match mailbox.has_room() {
+            true => Err(NoPipe::Ended),
+            false => Err(NoPipe::Full),
+        }
     }
 
     fn unplace(&self, reactor: usize) {

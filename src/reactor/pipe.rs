@@ -57,6 +57,7 @@ struct State {
 pub(crate) struct Edge {
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
+    pub(crate) is_read_closed: bool,
 }
 
 /// Both ends of a new connection.
@@ -85,6 +86,7 @@ impl State {
             let edge = Edge {
                 is_readable,
                 is_writable,
+                is_read_closed: self.process_ended,
             };
             let _ = mailbox.post(Command::Edge(*key, edge));
         }
@@ -138,6 +140,8 @@ impl ReactorEnd {
             match self.send(part) {
                 SendOutcome::Whole(len) => sent += len,
                 SendOutcome::Short(len) => return SendOutcome::Short(sent + len),
+                // What went before went; the failure shows at the next send.
+                SendOutcome::Failed(_) if sent > 0 => return SendOutcome::Short(sent),
                 failed @ SendOutcome::Failed(_) => return failed,
             }
         }

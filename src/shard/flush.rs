@@ -148,7 +148,7 @@ impl<H: SessionHandler> Shard<H> {
 
     /// After a reset the kernel still hands out what the peer had sent before: that is read first.
     fn send_failed(&mut self, key: SessionKey, kind: io::ErrorKind) {
-        if !is_reset(kind) || !self.wants_input(key) {
+        if !is_reset(kind) || !self.wants_input(key) && !self.has_held(key) {
             return self.gone(key, Gone::Failed(kind));
         }
         self.drop_owed(key, DropReason::SessionGone);

@@ -6,6 +6,7 @@ use crate::handler::SessionHandler;
 use crate::packet::Frame;
 use crate::session::{CloseReason, Foreign, SessionKey, SessionState};
 use crate::shard::Shard;
+use crate::shard::budget::Budget;
 use crate::shard::parse::Next;
 
 impl<H: SessionHandler> Shard<H> {
@@ -49,7 +50,7 @@ impl<H: SessionHandler> Shard<H> {
         self.receive_part(now, key, arena, piece, begun)
     }
 
-    /// Goes on with what `receive` has left.
+    /// Goes on with what `receive` has left, for another share: it cannot be put off.
     #[must_use]
     pub fn receive_rest(
         &mut self,
@@ -58,6 +59,7 @@ impl<H: SessionHandler> Shard<H> {
         arena: &mut Arena,
         rest: Piece,
     ) -> Option<Piece> {
+        self.budget = Budget::of(&self.limits);
         self.receive_part(now, key, arena, rest, false)
     }
 
@@ -106,7 +108,8 @@ impl<H: SessionHandler> Shard<H> {
             self.deadlines.frame.disarm(key.slot());
             return;
         }
-        if !same {
+        // Nobody reads the rest of it while the broker drains.
+        if !same && !self.draining {
             self.deadlines.frame.rearm(key.slot(), now);
         }
         let mut buffer = self.spare.pop().unwrap_or_default();
@@ -131,6 +134,7 @@ impl<H: SessionHandler> Shard<H> {
     fn put_off(&mut self, key: SessionKey, rest: &[u8]) -> bool {
         let is_held = self.try_hold(key, rest);
         if is_held {
+            self.count_read_budget_exhausted(1);
             self.put_off.push(key);
         }
         is_held

@@ -214,7 +214,7 @@ impl<H: SessionHandler> Shard<H> {
             session.stopped_by &= !(1 << to);
             if session.stopped_by == 0 {
                 // Held input is not a frame that the peer has yet to complete.
-                if !session.remainder.is_empty() && !session.holds {
+                if !session.remainder.is_empty() && !session.holds && !self.draining {
                     self.deadlines.frame.rearm(key.slot(), now);
                 }
                 self.resumed.push(key);

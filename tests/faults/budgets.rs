@@ -1,20 +1,23 @@
 //! A turn's share: who has used it up is put off, everyone else has their turn, nothing is lost.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use hvlp::Broker;
 use hvlp::arena::Arena;
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
-use hvlp::handler::{Open, Resolver};
+use hvlp::handler::{
+    ConnectAnswer, ConnectRequest, Open, Resolver, SessionHandler, SessionView, Ticket,
+};
 use hvlp::mesh::{Doorbell, Mesh};
 use hvlp::packet::id;
 use hvlp::register::directory::Directory;
-use hvlp::session::{Peer, SessionKey};
+use hvlp::session::{CloseReason, Peer, SessionKey};
 use hvlp::shard::{Outgoing, SendOutcome, Shard};
 
 use crate::support::memory::{World, whole};
-use crate::support::{spawn, start, wire};
+use crate::support::{spawn, start, wait_until, wire};
 
 #[test]
 fn c13_a_publisher_at_line_rate_is_put_off_and_the_next_one_is_read_meanwhile() {
@@ -260,6 +263,71 @@ fn c13_g1_a_stop_executes_what_was_put_off() {
         "every whole frame that was received was executed"
     );
     drop(publisher);
+}
+
+#[test]
+fn c13_g1_what_was_put_off_is_executed_at_a_stop_although_its_publisher_resets() {
+    for _ in 0..5 {
+        let builder = Broker::builder().listen("127.0.0.1:0").unwrap();
+        let broker = spawn(builder, &["reactors=1", "limits.frames_per_turn=1"]);
+        let mut publisher = broker.connect();
+        let flood = wire::numbered("t", 20_000);
+        publisher.send(&flood);
+        broker.await_counters("some were received", |counters| counters.bytes_in > 20_000);
+        broker.handle().stop();
+        publisher.reset();
+        let counters = broker.stop();
+        let received_len = counters.bytes_in as usize - wire::CONNECT.len();
+        let executed = counters.accepted(id::PUBLISH) as usize;
+        assert_eq!(executed, received_len / (flood.len() / 20_000));
+    }
+}
+
+#[test]
+fn c13_a_session_that_was_put_off_before_its_connect_goes_on() {
+    let builder = Broker::builder().listen("127.0.0.1:0").unwrap();
+    let broker = spawn(builder, &["reactors=1", "limits.frames_per_turn=1"]);
+    let mut peer = broker.open();
+    let frames = [
+        wire::publish("t", "early"),
+        wire::CONNECT.to_vec(),
+        wire::subscribe(&["t"]),
+    ];
+    peer.send(frames.concat());
+    wait_until("it is subscribed", || broker.subscribers("t") == 1);
+    broker.stop();
+}
+
+#[test]
+fn c13_a_login_that_is_accepted_while_the_broker_drains_publishes_nothing() {
+    let mut world = World::with(Later, &[]);
+    let subscriber = world.connected(wire::subscribe(&["t"]));
+    assert!(
+        !world.shard.wants_input(subscriber),
+        "its answer is awaited"
+    );
+    world.shard.stop_reading();
+    assert!(!world.shard.has_any_held(), "nobody waits for it");
+    TICKETS.with_borrow_mut(|tickets| tickets.drain(..).for_each(Ticket::accept));
+    world.turn();
+    assert_eq!(world.ended[&subscriber], CloseReason::Shutdown);
+    assert_eq!(world.counters().accepted(id::SUBSCRIBE), 0);
+}
+
+thread_local! {
+    static TICKETS: RefCell<Vec<Ticket>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Puts every answer off.
+#[derive(Clone)]
+struct Later;
+
+impl SessionHandler for Later {
+    fn on_connect(&mut self, _: SessionView, request: ConnectRequest<'_>) -> ConnectAnswer {
+        let (ticket, answer) = request.later();
+        TICKETS.with_borrow_mut(|tickets| tickets.push(ticket));
+        answer
+    }
 }
 
 fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The process that a broker runs in: it publishes and subscribes like a client, and is one more
 //! peer of the mesh.
 
+use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
@@ -184,4 +185,63 @@ fn the_process_is_told_what_does_not_fit_and_that_the_broker_has_ended() {
     let refused = broker.handle().subscribe(["a"]).unwrap_err();
     assert_eq!(refused, ProcessError::Ended);
     assert_eq!(subscription.receive(DEADLINE), Err(ProcessError::Ended));
+}
+
+/// A broker without a canary, whose sessions would be counted too.
+fn alone(settings: &[&str]) -> TestBroker {
+    spawn(Broker::builder().listen("127.0.0.1:0").unwrap(), settings)
+}
+
+#[test]
+fn a_subscription_that_comes_to_nothing_and_a_publisher_that_came_second_leave_no_session() {
+    let broker = alone(&["reactors=1"]);
+    let long = "x".repeat(300);
+    for _ in 0..200 {
+        assert!(broker.handle().subscribe([&long]).is_err());
+        drop(broker.handle().subscribe(["t"]).unwrap());
+    }
+    let barrier = Barrier::new(16);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                barrier.wait();
+                broker.handle().publish("t", b"").unwrap();
+            });
+        }
+    });
+    broker.await_counters("one publisher is left", |counters| counters.sessions == 1);
+    broker.stop();
+}
+
+#[test]
+fn a_subscription_beyond_a_limit_is_an_error_and_says_so() {
+    for _ in 0..20 {
+        let broker = alone(&["reactors=1", "limits.subscriptions_per_session_max=1"]);
+        let refused = broker.handle().subscribe(["a", "b"]).unwrap_err();
+        assert_eq!(refused, ProcessError::Ended);
+        broker.stop();
+    }
+    let broker = alone(&["reactors=1", "limits.sessions_max=2"]);
+    let held = [(); 2].map(|()| broker.handle().subscribe(["a"]).unwrap());
+    let refused = broker.handle().subscribe(["a"]).unwrap_err();
+    assert_eq!(refused, ProcessError::TooManySessions);
+    assert_eq!(
+        broker.handle().publish("a", b""),
+        Err(ProcessError::TooManySessions)
+    );
+    drop(held);
+    wait_until("there is room again", || {
+        broker.handle().publish("a", b"").is_ok()
+    });
+    broker.stop();
+}
+
+#[test]
+fn g1_what_is_published_after_a_stop_is_refused_or_executed() {
+    for _ in 0..50 {
+        let broker = alone(&["reactors=1"]);
+        broker.handle().stop();
+        let accepted = broker.handle().publish("t", b"").is_ok();
+        assert_eq!(broker.stop().accepted(id::PUBLISH), u64::from(accepted));
+    }
 }

@@ -189,7 +189,7 @@ impl<H: SessionHandler> World<H> {
     /// Takes the answers of tickets, and what waited for them.
     fn resolve(&mut self) {
         while let Ok(resolution) = self.resolutions.try_recv() {
-            self.shard.resolve(self.now, resolution);
+            self.shard.resolve(resolution);
         }
         while let Some(key) = self.shard.next_resumed() {
             self.ready.push_back(key);

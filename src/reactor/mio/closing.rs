@@ -61,13 +61,17 @@ impl<H: SessionHandler> Reactor<H> {
         self.make_ready(key);
     }
 
-    /// Throws input away until its end has come, or nothing is there for now.
-    pub(super) fn linger(&mut self, key: SessionKey) {
+    /// Throws input away until its end has come, or nothing is there for now; returns how much.
+    pub(super) fn linger(&mut self, key: SessionKey) -> usize {
         match self.discard_input(key) {
-            Ok(1..) => self.make_ready(key),
+            Ok(len @ 1..) => {
+                self.make_ready(key);
+                return len;
+            }
             Err(error) if is_empty(&error) => {}
             Ok(0) | Err(_) => self.close_connection(key),
         }
+        0
     }
 
     fn discard_input(&mut self, key: SessionKey) -> io::Result<usize> {

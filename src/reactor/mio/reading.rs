@@ -47,10 +47,10 @@ impl<H: SessionHandler> Reactor<H> {
         };
         connection.is_ready = false;
         if connection.is_lingering {
-            self.linger(key);
+            *turn_budget = turn_budget.saturating_sub(self.linger(key));
         } else if matches!(self.read_session(key, turn_budget), Left::More) {
             self.make_ready(key);
-        } else if !self.shard.has_held(key) {
+        } else if !self.shard.has_held(key) && !self.shard.is_closing(key) {
             self.settle(key);
         }
     }
