@@ -115,9 +115,8 @@ fn who_loses_or_is_not_there_says_so_and_the_others_have_figures() {
 
 #[test]
 fn a_second_broker_of_ours_is_held_against_the_first_where_that_is_a_goal() {
-    let broker = support::honest();
-    // The broker is a thread of this test.
-    let process = std::process::id();
+    let server = support::Process::start();
+    let (broker, process) = (server.address, server.pid());
     let first = format!("{broker}={process}");
     let second = format!("two-reactors=hvlp://{broker}={process}");
     let directory = tempfile::tempdir().unwrap();

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::run::{json, loadgen};
 use super::support;
 
-fn growth(args: &[&str]) -> Output {
-    let pid = std::process::id().to_string();
+/// `pid`: the broker's.
+fn growth(pid: u32, args: &[&str]) -> Output {
+    let pid = pid.to_string();
     // Long enough for the clock of CPU time to advance in every run, on a machine that is busy too.
     let short = ["--runs", "2", "--warmup", "20ms", "--duration", "400ms"];
     loadgen(&[&["growth"], args, &short[..], &["--pid", &pid, "--json"]].concat())
@@ -23,16 +24,19 @@ fn sizes(axis: &Value) -> Vec<u64> {
 
 #[test]
 fn each_axis_has_its_sizes_and_their_ratios() {
-    let broker = support::honest().to_string();
-    let output = growth(&[
-        &broker,
-        "--topics",
-        "120,100",
-        "--subscribers",
-        "2,5",
-        "--connections",
-        "0,7",
-    ]);
+    let server = support::Process::start();
+    let output = growth(
+        server.pid(),
+        &[
+            &server.address.to_string(),
+            "--topics",
+            "120,100",
+            "--subscribers",
+            "2,5",
+            "--connections",
+            "0,7",
+        ],
+    );
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let report = json(&output);
     let axes = report["axes"].as_array().unwrap();
@@ -62,13 +66,16 @@ fn a_bystander_that_hears_something_makes_the_size_invalid() {
     let broker = support::spawn(Box::new(<[u8]>::to_vec));
     let leaky = support::spawn_leaking("t10000");
     for (broker, code) in [(broker, 0), (leaky, 3)] {
-        let output = growth(&[
-            &broker.to_string(),
-            "--axes",
-            "connections",
-            "--connections",
-            "1",
-        ]);
+        let output = growth(
+            std::process::id(),
+            &[
+                &broker.to_string(),
+                "--axes",
+                "connections",
+                "--connections",
+                "1",
+            ],
+        );
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         let reasons = json(&output)["axes"][0]["points"][0]["invalid_reasons"].to_string();
         assert_eq!(
@@ -86,7 +93,10 @@ fn a_broker_without_room_for_the_topics_is_a_failure() {
         [5, b't', b'0', ..] => frame.to_vec(),
         _ => vec![0],
     }));
-    let output = growth(&[&broker.to_string(), "--axes", "topics", "--topics", "200"]);
+    let output = growth(
+        std::process::id(),
+        &[&broker.to_string(), "--axes", "topics", "--topics", "200"],
+    );
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let talk = str::from_utf8(&output.stderr).unwrap();
     assert!(talk.contains("bystander 0"), "{talk}");
@@ -100,7 +110,7 @@ fn sizes_that_cannot_be_are_wrong_usage() {
         (&["relay"], "broker"),
         (&["--axes", "depth"], "--axes"),
     ] {
-        let output = growth(args);
+        let output = growth(std::process::id(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?} {output:?}");
         let talk = str::from_utf8(&output.stderr).unwrap();
         assert!(talk.contains(named), "{args:?} {talk}");

@@ -147,8 +147,8 @@ fn a_relay_of_its_own_serves_a_unix_socket() {
 
 #[test]
 fn idle_reads_the_memory_of_the_brokers_process() {
-    let broker = support::honest().to_string();
-    let pid = std::process::id().to_string();
+    let server = support::Process::start();
+    let (broker, pid) = (server.address.to_string(), server.pid().to_string());
     let output = loadgen(&[
         "idle",
         &broker,

@@ -1,7 +1,8 @@
 //! A broker of a few lines that can be told to misbehave.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -43,6 +44,50 @@ fn serve_all(mangle: Mangle, leak: Option<&'static str>) -> SocketAddr {
 /// A broker that delivers everything as it came.
 pub fn honest() -> SocketAddr {
     spawn(Box::new(<[u8]>::to_vec))
+}
+
+/// An honest broker in a process of its own, whose CPU time has nobody else's in it.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Process {
+    pub fn start() -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture"])
+            .arg("support::serves_until_its_input_ends")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix(ADDRESS)?.parse().ok())
+            .unwrap();
+        Self { child, address }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+const ADDRESS: &str = "honest broker at ";
+
+#[test]
+#[ignore = "not a test: what `Process` starts"]
+fn serves_until_its_input_ends() {
+    println!("\n{ADDRESS}{}", honest());
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 /// The number of a message of ours.
