@@ -252,7 +252,9 @@ impl Peers {
         }
     }
 
-    /// Fills a publisher's window up again once half of it has arrived: few, large writes.
+    /// Fills a publisher's window up again once an eighth of it has arrived: few, large writes, and
+    /// most of the window is with the broker. With half of it, two halves could follow each other
+    /// for good, so that a broker never met more than one of them.
     fn refill(&mut self, publisher: usize, now_ns: u64) {
         let Load::Closed {
             window,
@@ -263,7 +265,7 @@ impl Peers {
         };
         let sender = &mut self.publishers[publisher];
         let outstanding = &mut self.outstanding[publisher];
-        if *outstanding > window / 2 {
+        if *outstanding > window - window / 8 {
             return;
         }
         while !sender.blocked && *remaining > 0 && sender.socket.is_some() {
