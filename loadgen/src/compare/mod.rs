@@ -4,17 +4,16 @@
 //! round. A target that cannot be reached, hangs up or loses has no figures and says why.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::args::{Format, Settings};
+use crate::args::Settings;
 use crate::bench::{once, relay_once};
 use crate::machine::{self, Environment, Watched};
 use crate::pins::{self, Pins};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{Report, print_as};
 use crate::run::Outcome;
 use crate::target::Target;
 
@@ -284,11 +283,11 @@ impl Comparison<'_> {
         if let Some(path) = &self.args.html {
             write(path, html::page(self)?)?;
         }
-        let mut out = std::io::stdout().lock();
-        match self.args.output.format() {
-            Format::Text => text::write(&mut out, self)?,
-            Format::Json => writeln!(out, "{object}")?,
-        }
-        Ok(())
+        let format = self.args.output.format();
+        print_as(
+            format,
+            |out| text::write(out, self),
+            || Ok(object.to_string()),
+        )
     }
 }

@@ -7,9 +7,8 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::{Fairness, Phase};
-use crate::args::Format;
 use crate::bench::typed;
-use crate::report::rate;
+use crate::report::{print_as, rate};
 
 /// Names and quantiles; the last is the maximum.
 const RANKS: [(&str, f64); 5] = [
@@ -28,12 +27,12 @@ impl Fairness<'_> {
     /// # Errors
     /// Standard output is closed.
     pub fn print(&self) -> Result<()> {
-        let mut out = io::stdout().lock();
-        match self.args.output.format() {
-            Format::Text => self.write(&mut out)?,
-            Format::Json => writeln!(out, "{}", self.object()?)?,
-        }
-        Ok(())
+        let format = self.args.output.format();
+        print_as(
+            format,
+            |out| self.write(out),
+            || Ok(self.object()?.to_string()),
+        )
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {

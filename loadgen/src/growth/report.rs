@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 
 use super::Growth;
 use super::axis::{Axis, Point, RATIO_MAX};
-use crate::args::Format;
 use crate::bench::typed;
 use crate::compare::{median, rounds};
-use crate::report::rate;
+use crate::report::{print_as, rate};
 use crate::run::Outcome;
 
 impl Growth<'_> {
@@ -19,12 +18,12 @@ impl Growth<'_> {
     /// # Errors
     /// Standard output is closed.
     pub fn print(&self) -> Result<()> {
-        let mut out = io::stdout().lock();
-        match self.args.output.format() {
-            Format::Text => self.write(&mut out)?,
-            Format::Json => writeln!(out, "{}", self.object()?)?,
-        }
-        Ok(())
+        let format = self.args.output.format();
+        print_as(
+            format,
+            |out| self.write(out),
+            || Ok(self.object()?.to_string()),
+        )
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {

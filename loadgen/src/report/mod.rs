@@ -1,6 +1,6 @@
 //! What is printed and written: figures on standard output, files where they were asked for.
 
-use std::io::Write;
+use std::io::{self, StdoutLock, Write};
 
 use anyhow::Result;
 
@@ -152,10 +152,26 @@ pub fn print(
     own: &Report<'_>,
     relay: Option<(&Report<'_>, &Ratios)>,
 ) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    print_as(
+        format,
+        |out| text::write(out, own, relay),
+        || Ok(json::object(own, relay)?.to_string()),
+    )
+}
+
+/// Prints figures as they were asked for: as text, or as one object in one line.
+///
+/// # Errors
+/// Standard output is closed; `object` fails.
+pub fn print_as(
+    format: Format,
+    text: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>,
+    object: impl FnOnce() -> Result<String>,
+) -> Result<()> {
+    let mut out = io::stdout().lock();
     match format {
-        Format::Text => text::write(&mut out, own, relay)?,
-        Format::Json => writeln!(out, "{}", json::object(own, relay)?)?,
+        Format::Text => text(&mut out)?,
+        Format::Json => writeln!(out, "{}", object()?)?,
     }
     Ok(())
 }
