@@ -35,6 +35,7 @@
 //! |---|---|
 //! | [`packet`] | the wire: frames, packets, encoding; `no_std`, all that is left without features |
 //! | [`address`] | `host:port`, `[v6]:port`, `unix:/path` |
+//! | [`loopback`] | TCP within one host |
 //! | [`arena`] | the bytes of one turn |
 //! | [`register`] | topic -> subscribers, session -> topics |
 //! | [`outbound`] | what one session is owed |
@@ -75,6 +76,8 @@ pub mod deadline;
 pub mod handler;
 #[cfg(feature = "broker")]
 mod label;
+#[cfg(any(feature = "client", feature = "broker"))]
+pub mod loopback;
 #[cfg(feature = "broker")]
 pub mod mesh;
 #[cfg(feature = "broker")]

@@ -11,13 +11,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What may touch a socket.
-const IO_LAYERS: [&str; 5] = [
+const IO_LAYERS: [&str; 6] = [
     "src/reactor",
     "src/broker",
     "src/client",
     "src/bin/",
     // Turns texts into addresses, name resolution included.
     "src/address.rs",
+    // What the broker's and the client's sockets have in common.
+    "src/loopback.rs",
 ];
 
 /// What names a socket or one of the crates that drive it. An address alone is a value.

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::batch::unsent;
 use super::error::{ClientError, Wait};
 use crate::address::Address;
+use crate::loopback::take_pace_off;
 use crate::packet::Frame;
 
 /// A connected socket.
@@ -200,6 +201,7 @@ fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
     let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     for address in address.resolve()? {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        take_pace_off(&socket, address);
         match socket.connect_timeout(&address.into(), timeout) {
             Ok(()) => return Ok(socket),
             Err(error) => failure = error,

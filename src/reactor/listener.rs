@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::Address;
 use crate::deadline::Timestamp;
+use crate::loopback::take_pace_off;
 use crate::reactor::socket_file::SocketFile;
 use crate::reactor::transport::Transport;
 use crate::session::Peer;
@@ -172,6 +173,7 @@ fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    take_pace_off(&socket, address);
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(TcpListener::from_std(socket.into()))

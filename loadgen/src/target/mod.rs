@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ::hvlp::address::Address;
+use ::hvlp::loopback::take_pace_off;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 mod dialect;
@@ -169,6 +170,7 @@ pub fn connect(address: &Address) -> io::Result<Socket> {
             let mut outcome = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
             for address in address.resolve()? {
                 let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                take_pace_off(&socket, address);
                 outcome = socket
                     .connect_timeout(&address.into(), CONNECT_TIMEOUT)
                     .map(|()| socket);

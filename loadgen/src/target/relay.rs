@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use hvlp::address::Address;
+use hvlp::loopback::take_pace_off;
 use hvlp::packet::{Frame, id};
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -332,6 +333,9 @@ fn listen(address: &Address) -> io::Result<Socket> {
     )?;
     if !address.is_unix() {
         socket.set_reuse_address(true)?;
+    }
+    if let Some(address) = address.as_socket() {
+        take_pace_off(&socket, address); // As the broker does.
     }
     socket.bind(&address)?;
     socket.listen(BACKLOG)?;
