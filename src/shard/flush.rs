@@ -76,7 +76,7 @@ impl<H: SessionHandler> Shard<H> {
     /// Whether more input now would make fewer, larger sends: what the dirty sessions are owed is
     /// little on average, so a send costs more than the bytes in it.
     pub fn is_worth_filling(&self) -> bool {
-        let delivered = self.budget.delivered_bytes(&self.limits);
+        let delivered = self.budget.delivered_bytes();
         delivered < self.dirty.len().saturating_mul(SEND_LEN_WANTED)
     }
 
