@@ -40,7 +40,7 @@ pub struct Register {
     /// Indices into `topics`, found by the topic's name: the name is stored once.
     names: HashTable<u32>,
     /// By slot.
-    holders: Pages<Option<Holder>>,
+    holders: Pages<Holder>,
     links: HashTable<Link>,
     /// Keyed per register, so that nobody can choose topics that collide.
     hasher: RandomState,
@@ -53,9 +53,11 @@ struct Topic {
     subscribers: SmallVec<[SessionKey; 2]>,
 }
 
-#[derive(Debug)]
+/// What a slot's session holds.
+#[derive(Debug, Default)]
 struct Holder {
-    key: SessionKey,
+    /// The session's generation; `None` if the slot's is unknown. Smaller than an optional key.
+    generation: Option<u32>,
     topics: SmallVec<[u32; 4]>,
 }
 
@@ -112,15 +114,14 @@ impl Register {
     /// one remains unknown.
     pub fn add_session(&mut self, key: SessionKey) {
         let index = key.slot() as usize;
-        match self.holders.reach(index).as_ref().map(|holder| holder.key) {
-            Some(newer) if newer.generation() > key.generation() => return,
-            Some(older) if older != key => self.remove_session(older),
+        match self.holders.reach(index).generation {
+            Some(newer) if newer > key.generation() => return,
+            Some(older) if older < key.generation() => {
+                self.remove_session(SessionKey::new(key.slot(), older));
+            }
             _ => {}
         }
-        self.holders.reach(index).get_or_insert_with(|| Holder {
-            key,
-            topics: SmallVec::new(),
-        });
+        self.holders.reach(index).generation = Some(key.generation());
     }
 
     /// Removes a session and all its subscriptions; an unknown one is no error.
@@ -138,7 +139,7 @@ impl Register {
             self.unlink(key, topic, &mut orphaned);
         }
         if self.holder(key).is_some() {
-            *self.holders.reach(key.slot() as usize) = None;
+            *self.holders.reach(key.slot() as usize) = Holder::default();
         }
     }
 
@@ -254,7 +255,8 @@ impl Register {
 
     /// All known sessions, by slot.
     pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
-        self.holders.iter().flatten().map(|holder| holder.key)
+        let slots = (0..).zip(self.holders.iter());
+        slots.filter_map(|(slot, holder)| Some(SessionKey::new(slot, holder.generation?)))
     }
 
     /// How many topics have a subscriber.
@@ -273,8 +275,8 @@ impl Register {
     }
 
     fn holder(&self, key: SessionKey) -> Option<&Holder> {
-        let holder = self.holders.get(key.slot() as usize)?.as_ref()?;
-        (holder.key == key).then_some(holder)
+        let holder = self.holders.get(key.slot() as usize)?;
+        (holder.generation == Some(key.generation())).then_some(holder)
     }
 
     fn index(&self, topic: &str) -> Option<u32> {
@@ -289,7 +291,6 @@ impl Register {
     /// Adds a subscription; false if the session holds it already.
     fn link(&mut self, key: SessionKey, topic: u32) -> bool {
         let holder = self.holders.reach(key.slot() as usize);
-        let holder = holder.as_mut().expect("the session was added");
         let subscribers = &mut self.topics[topic as usize].subscribers;
         let hasher = &self.hasher;
         let entry = self.links.entry(
@@ -327,7 +328,6 @@ impl Register {
             self.link_mut(topic, moved).in_topic = link.in_topic;
         }
         let holder = self.holders.reach(key.slot() as usize);
-        let holder = holder.as_mut().expect("it has a subscription");
         holder.topics.swap_remove(link.in_holder as usize);
         let moved = holder.topics.get(link.in_holder as usize).copied();
         if let Some(moved) = moved {

@@ -20,7 +20,7 @@ pub fn of(shards: u8, looks: usize, orders: usize) {
 fn model(shards: u8, looks: usize) {
     let directory = Arc::new(Directory::new());
     let mut remembered = Remembered {
-        wanted: directory.look_up(b"t"),
+        wanted: directory.look_up(directory.hash(b"t"), b"t"),
         directory: Arc::clone(&directory),
     };
     let epochs: Vec<_> = (0..shards).map(|_| Arc::new(Epoch::new())).collect();
@@ -70,7 +70,7 @@ impl Remembered {
             if let Some(shards) = self.directory.recall(hash, &self.wanted) {
                 return shards;
             }
-            self.wanted = self.directory.look_up(b"t");
+            self.wanted = self.directory.look_up(hash, b"t");
         }
     }
 }

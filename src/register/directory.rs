@@ -163,9 +163,9 @@ impl Directory {
         }
     }
 
-    /// Who wants `topic`, in a form that may be remembered.
-    pub fn look_up(&self, topic: &[u8]) -> Wanted {
-        let hash = self.hash(topic);
+    /// Who wants `topic`, in a form that may be remembered. `hash`: of the topic, by
+    /// [`Directory::hash`].
+    pub fn look_up(&self, hash: u64, topic: &[u8]) -> Wanted {
         let part = self.part(hash);
         let topics = part.lock();
         match topics.find(hash, |known| known.topic() == topic) {
@@ -215,10 +215,10 @@ mod tests {
     use super::*;
 
     fn shards(directory: &Directory, topic: &[u8]) -> u64 {
-        let wanted = directory.look_up(topic);
-        directory
-            .recall(directory.hash(topic), &wanted)
-            .expect("it was looked up just now")
+        let hash = directory.hash(topic);
+        let wanted = directory.look_up(hash, topic);
+        let shards = directory.recall(hash, &wanted);
+        shards.expect("it was looked up just now")
     }
 
     #[test]
@@ -241,10 +241,10 @@ mod tests {
     fn what_was_remembered_is_not_believed_after_a_birth_or_a_removal() {
         let directory = Directory::new();
         let hash = directory.hash(b"t");
-        let nobody = directory.look_up(b"t");
+        let nobody = directory.look_up(hash, b"t");
         directory.join(1, b"t");
         assert_eq!(directory.recall(hash, &nobody), None);
-        let by = directory.look_up(b"t");
+        let by = directory.look_up(hash, b"t");
         directory.leave(1, b"t");
         assert_eq!(directory.recall(hash, &by), None);
         directory.join(2, b"t");

@@ -22,7 +22,8 @@ pub(super) struct Remote {
     pub(super) mesh: Mesh,
     /// How far the last batch of this turn was delivered, if not to its end.
     unfinished: Option<Position>,
-    known: Vec<Known>,
+    /// By the hash's high bits.
+    known: Box<[Known]>,
 }
 
 /// A topic without local subscribers, and who wants it elsewhere. A hit compares the whole topic,
@@ -34,10 +35,22 @@ struct Known {
     wanted: Wanted,
 }
 
-/// Topics that are remembered: 320 KiB, filled as they come, overwritten, never grown.
+/// Topics that are remembered: 320 KiB, taken at the start and overwritten, so that traffic over
+/// many topics does not make the process grow.
 const KNOWN_COUNT: usize = 4096;
 /// Longer topics are rare, and looked up each time: remembering them too would take 1.1 MiB.
 const KNOWN_LEN_MAX: usize = 63;
+
+impl Known {
+    /// What the directory takes for outdated, whatever the topic.
+    const fn nothing() -> Self {
+        Self {
+            len: 0,
+            topic: [0; KNOWN_LEN_MAX],
+            wanted: Wanted::Nobody { births: u64::MAX },
+        }
+    }
+}
 
 impl Remote {
     pub(super) fn new(id: u8, directory: Arc<Directory>, mesh: Mesh) -> Self {
@@ -46,7 +59,7 @@ impl Remote {
             directory,
             mesh,
             unfinished: None,
-            known: Vec::new(),
+            known: vec![Known::nothing(); KNOWN_COUNT].into(),
         }
     }
 
@@ -62,16 +75,7 @@ impl Remote {
 
     fn recall(&mut self, hash: u64, topic: &[u8]) -> u64 {
         if topic.len() > KNOWN_LEN_MAX {
-            return self.look_up(topic).1;
-        }
-        if self.known.is_empty() {
-            let nothing = Wanted::Nobody { births: u64::MAX };
-            let empty = Known {
-                len: 0,
-                topic: [0; KNOWN_LEN_MAX],
-                wanted: nothing,
-            };
-            self.known = vec![empty; KNOWN_COUNT];
+            return self.look_up(hash, topic).1;
         }
         let [.., high, higher] = hash.to_le_bytes();
         let slot = usize::from(u16::from_le_bytes([high, higher])) % KNOWN_COUNT;
@@ -82,7 +86,7 @@ impl Remote {
         {
             return shards;
         }
-        let (wanted, shards) = self.look_up(topic);
+        let (wanted, shards) = self.look_up(hash, topic);
         let known = &mut self.known[slot];
         known.wanted = wanted;
         known.len = u8::try_from(topic.len()).expect("at most 63");
@@ -113,10 +117,9 @@ impl Remote {
     }
 
     /// Asks the directory until what it says is still true.
-    fn look_up(&self, topic: &[u8]) -> (Wanted, u64) {
-        let hash = self.directory.hash(topic);
+    fn look_up(&self, hash: u64, topic: &[u8]) -> (Wanted, u64) {
         loop {
-            let wanted = self.directory.look_up(topic);
+            let wanted = self.directory.look_up(hash, topic);
             if let Some(shards) = self.directory.recall(hash, &wanted) {
                 return (wanted, shards);
             }
