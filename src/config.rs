@@ -268,7 +268,7 @@ keys! {
     "listener.notsent_lowat" Size listener.notsent_lowat number [4 * K, ANY]
         "bytes that the kernel holds unsent per session: a stalled reader costs that, not 3.9 MB",
     "listener.sndbuf" Size listener.sndbuf optional_number [4 * K, ANY]
-        "a fixed send buffer; absent, the kernel tunes it, which is faster",
+        "a fixed send buffer; absent, the kernel tunes TCP's, and a unix socket has 1MiB",
     "listener.outbound_max" Size listener.outbound_max number [64 * K, TIB]
         "what one session may be owed, overhead included; at it the session is closed",
     "listener.progress_timeout" Duration listener.progress_timeout time [MICROSECOND, DAY]
