@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use hvlp::arena::{Arena, Piece};
-use hvlp::outbound::{Outbound, Pieces};
+use hvlp::outbound::{Bound, Outbound, Pieces, SlowConsumer};
 use hvlp::packet::{Frame, FrameBuf};
 
 use world::{HandOver, Workload, World};
@@ -171,7 +171,10 @@ fn hand_over(topic_count: usize) -> Prepared {
 }
 
 const OWED_FRAMES: usize = 1_000;
-const OWED_BYTES_MAX: usize = 8 << 20;
+const OWED_MAX: Bound = Bound {
+    bytes_max: 8 << 20,
+    policy: SlowConsumer::Disconnect,
+};
 
 /// What a socket refused is copied.
 fn backlog_push() -> Prepared {
@@ -179,7 +182,7 @@ fn backlog_push() -> Prepared {
     let owed = owed(&mut arena);
     let walk = move || {
         let (pieces, mut outbound) = push(owed);
-        black_box(outbound.keep_rest(&pieces, &arena, 100, OWED_BYTES_MAX));
+        black_box(outbound.keep_rest(&pieces, &arena, 100, OWED_MAX));
     };
     Prepared {
         items: OWED_FRAMES as u64,
@@ -194,7 +197,7 @@ fn backlog_advance() -> Prepared {
     let owed = owed(&mut arena);
     let ready = || {
         let (pieces, mut outbound) = push(owed);
-        outbound.keep_rest(&pieces, &arena, 0, OWED_BYTES_MAX);
+        outbound.keep_rest(&pieces, &arena, 0, OWED_MAX);
         outbound
     };
     let mut backlogs: Vec<_> = (0..WARMUP_WALKS + WALKS).map(|_| ready()).collect();

@@ -9,11 +9,14 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 use hvlp::arena::{Arena, Piece};
-use hvlp::outbound::{Outbound, Pieces};
+use hvlp::outbound::{Bound, Outbound, Pieces, SlowConsumer};
 use hvlp::packet::FrameBuf;
 
 const FRAMES: usize = 1_000;
-const BYTES_MAX: usize = 8 << 20;
+const OWED_MAX: Bound = Bound {
+    bytes_max: 8 << 20,
+    policy: SlowConsumer::Disconnect,
+};
 
 /// Frames of 64 bytes of data, each its own piece; neighbours touch.
 fn frames(arena: &mut Arena) -> Vec<Piece> {
@@ -65,7 +68,7 @@ fn outbound(criterion: &mut Criterion) {
         bencher.iter_batched(
             || owed(&neighbours),
             |(pieces, mut outbound)| {
-                black_box(outbound.keep_rest(&pieces, &arena, 100, BYTES_MAX));
+                black_box(outbound.keep_rest(&pieces, &arena, 100, OWED_MAX));
                 outbound
             },
             BatchSize::SmallInput,
@@ -75,7 +78,7 @@ fn outbound(criterion: &mut Criterion) {
         bencher.iter_batched(
             || {
                 let (pieces, mut outbound) = owed(&neighbours);
-                outbound.keep_rest(&pieces, &arena, 0, BYTES_MAX);
+                outbound.keep_rest(&pieces, &arena, 0, OWED_MAX);
                 outbound
             },
             |mut outbound| {

@@ -37,6 +37,12 @@ impl From<PacketError> for DiscardCause {
 labels! {
     /// Why a matched delivery was not written. There is no `other`.
     pub enum DropReason {
+        /// A slow consumer's backlog was full, and this was new.
+        QueueFull = "queue_full",
+        /// A slow consumer's backlog was full, and this was the oldest.
+        Displaced = "displaced",
+        /// A slow consumer had not got it when a newer one of its topic came.
+        Conflated = "conflated",
         /// A slow consumer was closed.
         SlowClose = "slow_close",
         /// The largest backlog was closed, because all together were too large.

@@ -3,10 +3,39 @@
 //! Pieces are indices into the arena and live one turn. What outlives the turn is copied here,
 //! bounded and counted, always as plaintext frames.
 
-use std::collections::VecDeque;
-
 use crate::arena::{Arena, Piece};
-use crate::packet::{FRAME_LEN_MAX, Frame};
+use crate::label::labels;
+use crate::packet::Frame;
+
+mod backlog;
+mod latest;
+
+pub use backlog::Backlog;
+
+labels! {
+    /// What becomes of a subscriber that does not keep up, once its backlog has reached its bound.
+    /// Frames go whole or not at all, and one whose first byte was written is always completed.
+    pub enum SlowConsumer {
+        /// It is closed: a gap would be worse than connecting again.
+        Disconnect = "disconnect",
+        /// The newest frames are dropped: the beginning is kept.
+        DropNewest = "drop_newest",
+        /// The oldest frames are dropped: live data of few topics.
+        DropOldest = "drop_oldest",
+        /// Of each topic only the newest frame is kept: state, such as prices. Too many topics for
+        /// the bound close the session.
+        Conflate = "conflate",
+    }
+}
+
+/// How much one session may be owed, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Bytes of memory, overhead included.
+    pub bytes_max: usize,
+    /// What happens.
+    pub policy: SlowConsumer,
+}
 
 /// The pieces of every session of a reactor, as lists in one vector.
 #[derive(Debug, Default)]
@@ -138,7 +167,7 @@ impl Outbound {
 
     /// Frames that are neither written nor dropped.
     pub fn owed(&self) -> u64 {
-        u64::from(self.piece_frames) + self.backlog.as_ref().map_or(0, |backlog| backlog.frames)
+        u64::from(self.piece_frames) + self.backlog.as_ref().map_or(0, |backlog| backlog.frames())
     }
 
     /// Bytes of memory that the backlog takes.
@@ -167,46 +196,69 @@ impl Outbound {
         pieces: &Pieces,
         arena: &Arena,
         taken: usize,
-        bytes_max: usize,
+        bound: Bound,
     ) -> Kept {
         let head = self.head;
         let frames = self.take_pieces();
         let mut backlog = self.backlog.take().unwrap_or_default();
-        let owed_before = backlog.frames;
-        let (mut written, mut left) = (0, taken);
-        let mut kept = Ok(());
+        let owed_before = backlog.frames();
+        let (mut kept, mut left) = (Kept::default(), taken);
         for piece in pieces.iter(head) {
             let bytes = arena.bytes(piece);
             let skip = left.min(bytes.len());
             left -= skip;
             let (whole_len, whole) = whole_frames(bytes, skip);
-            written += whole;
-            if kept.is_ok() {
+            kept.written += whole;
+            if kept.refused.is_none() {
                 let (begun, rest) = split_begun(&bytes[whole_len..], skip - whole_len);
-                kept = backlog.push_begun(begun, bytes_max);
-                kept = kept.and_then(|()| backlog.push(rest, bytes_max));
+                kept.refused = backlog.push_begun(begun, bound.bytes_max).err();
+                if kept.refused.is_none() {
+                    kept.push(&mut backlog, rest, bound);
+                }
             }
         }
-        let dropped = frames - written - (backlog.frames - owed_before);
-        self.backlog = Some(backlog);
-        Kept {
-            written,
-            dropped,
-            refused: kept.err(),
+        let gone = kept.written + kept.displaced + kept.conflated;
+        kept.dropped = frames + owed_before - gone - backlog.frames();
+        if !backlog.is_empty() {
+            self.backlog = Some(backlog);
         }
+        kept
     }
 }
 
-/// What became of the frames that a socket did not take all of. What is neither written nor dropped
-/// lies in the backlog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of the frames that a socket did not take all of. What is not counted here lies in
+/// the backlog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Frames whose last byte the kernel took.
     pub written: u64,
-    /// Frames that found no room; 0 unless `refused` says why.
+    /// New frames that found no room; 0 unless `refused` says why.
     pub dropped: u64,
-    /// Set if the session must be closed.
+    /// Old frames that made room.
+    pub displaced: u64,
+    /// Frames that a newer one of their topic replaced.
+    pub conflated: u64,
+    /// Why no more was taken.
     pub refused: Option<Refused>,
+}
+
+impl Kept {
+    /// Adds whole frames to a backlog as its bound says.
+    fn push(&mut self, backlog: &mut Backlog, frames: &[u8], bound: Bound) {
+        let (gone, kept) = match bound.policy {
+            SlowConsumer::Disconnect | SlowConsumer::DropNewest => {
+                let kept = backlog.push(frames, bound.bytes_max);
+                (0, kept.map_err(|left| left.why))
+            }
+            SlowConsumer::DropOldest => backlog.push_displacing(frames, bound.bytes_max),
+            SlowConsumer::Conflate => backlog.push_latest(frames, bound.bytes_max),
+        };
+        match bound.policy {
+            SlowConsumer::Conflate => self.conflated += gone,
+            _ => self.displaced += gone,
+        }
+        self.refused = kept.err();
+    }
 }
 
 /// Of bytes that begin with a frame: what is left of that frame behind its first `skip` bytes, and
@@ -215,158 +267,6 @@ fn split_begun(bytes: &[u8], skip: usize) -> (&[u8], &[u8]) {
     match Frame::split_first(bytes) {
         Some((frame, rest)) if skip > 0 => (&frame.bytes()[skip..], rest),
         _ => (&[], bytes),
-    }
-}
-
-/// What a socket refused: frames in chunks, the oldest first.
-///
-/// Invariant: every chunk holds whole frames, but the first may begin with the last `begun` bytes
-/// of a frame whose beginning was written. `frames` counts that one too, and `len` is the sum of
-/// what lies in the chunks.
-#[derive(Debug, Default)]
-pub struct Backlog {
-    chunks: VecDeque<Chunk>,
-    len: usize,
-    frames: u64,
-    begun: usize,
-    allocated: usize,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    bytes: Vec<u8>,
-    /// How much of it the socket has taken.
-    taken: usize,
-}
-
-const CHUNK_LEN_MIN: usize = 4 * 1024;
-const CHUNK_LEN_MAX: usize = 64 * 1024;
-
-impl Backlog {
-    /// Whether the socket has taken everything.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// How many frames lie in it, one that has begun included.
-    pub const fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// Bytes of memory: chunks as they were allocated, and what holds them.
-    pub fn allocated(&self) -> usize {
-        self.allocated + self.chunks.capacity() * size_of::<Chunk>() + size_of::<Self>()
-    }
-
-    /// What lies in it, in stretches of up to 64 KiB, oldest first.
-    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        self.chunks.iter().map(|chunk| &chunk.bytes[chunk.taken..])
-    }
-
-    /// Adds the end of a frame whose beginning was written.
-    fn push_begun(&mut self, begun: &[u8], bytes_max: usize) -> Result<(), Refused> {
-        if begun.is_empty() {
-            return Ok(());
-        }
-        debug_assert!(self.is_empty(), "only the frame in front can have begun");
-        self.grow(begun.len(), bytes_max)?;
-        self.append(begun);
-        self.begun = begun.len();
-        self.frames += 1;
-        Ok(())
-    }
-
-    /// Adds whole frames. What was added before a refusal stays: the caller closes the session.
-    fn push(&mut self, mut bytes: &[u8], bytes_max: usize) -> Result<(), Refused> {
-        while !bytes.is_empty() {
-            let room = self
-                .chunks
-                .back()
-                .map_or(0, |last| last.bytes.capacity() - last.bytes.len());
-            let (fitting_len, frames) = whole_frames(bytes, room);
-            if fitting_len == 0 {
-                self.grow(bytes.len().max(self.len), bytes_max)?;
-                continue;
-            }
-            let (fitting, rest) = bytes.split_at(fitting_len);
-            self.append(fitting);
-            self.frames += frames;
-            bytes = rest;
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        let last = self.chunks.back_mut().expect("`grow` came before");
-        debug_assert!(last.bytes.len() + bytes.len() <= last.bytes.capacity());
-        last.bytes.extend_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    /// Adds a chunk: the longer the backlog, the larger, and never past the bound.
-    fn grow(&mut self, wanted: usize, bytes_max: usize) -> Result<(), Refused> {
-        self.chunks.try_reserve(1).map_err(|_| Refused::NoMemory)?;
-        let allowed = bytes_max.saturating_sub(self.allocated());
-        let len = wanted.clamp(CHUNK_LEN_MIN, CHUNK_LEN_MAX).min(allowed);
-        if len < FRAME_LEN_MAX {
-            return Err(Refused::Full);
-        }
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|_| Refused::NoMemory)?;
-        self.allocated += bytes.capacity();
-        self.chunks.push_back(Chunk { bytes, taken: 0 });
-        Ok(())
-    }
-
-    /// The socket took `taken` bytes from the front; returns how many frames that completed.
-    pub fn advance(&mut self, mut taken: usize) -> u64 {
-        debug_assert!(taken <= self.len);
-        let before = self.frames;
-        self.len -= taken;
-        while taken > 0 {
-            let Some(chunk) = self.chunks.front_mut() else {
-                break;
-            };
-            let there = chunk.bytes.len() - chunk.taken;
-            if self.begun > taken {
-                self.begun -= taken;
-                chunk.taken += taken;
-                break;
-            }
-            if self.begun > 0 {
-                chunk.taken += self.begun;
-                taken -= self.begun;
-                self.begun = 0;
-                self.frames -= 1;
-                continue;
-            }
-            let (whole, frames) = whole_frames(&chunk.bytes[chunk.taken..], taken);
-            self.frames -= frames;
-            chunk.taken += whole;
-            taken -= whole;
-            if whole == there {
-                self.drop_front();
-            } else if taken > 0 {
-                let rest = &chunk.bytes[chunk.taken..];
-                self.begun = Frame::split_first(rest).map_or(0, |(frame, _)| frame.bytes().len());
-            }
-        }
-        while self
-            .chunks
-            .front()
-            .is_some_and(|chunk| chunk.taken == chunk.bytes.len())
-        {
-            self.drop_front();
-        }
-        before - self.frames
-    }
-
-    fn drop_front(&mut self) {
-        if let Some(chunk) = self.chunks.pop_front() {
-            self.allocated -= chunk.bytes.capacity();
-        }
     }
 }
 
@@ -399,37 +299,48 @@ mod tests {
     fn drain(outbound: &mut Outbound, step: usize) -> (Vec<u8>, u64) {
         let (mut bytes, mut written) = (Vec::new(), 0);
         let backlog = outbound.backlog.as_mut().unwrap();
-        while !backlog.is_empty() {
-            let chunk = backlog.chunks().next().unwrap();
+        loop {
+            let chunk = backlog.chunks().next().unwrap_or_default();
             let taken = chunk.len().min(step);
+            if taken == 0 {
+                break;
+            }
             bytes.extend_from_slice(&chunk[..taken]);
             written += backlog.advance(taken);
         }
         (bytes, written)
     }
 
+    const fn bound(policy: SlowConsumer, bytes_max: usize) -> Bound {
+        Bound { bytes_max, policy }
+    }
+
+    /// What is owed after a turn brought `bytes`, of which the socket took `taken`.
+    fn keep(outbound: &mut Outbound, bytes: &[u8], taken: usize, bound: Bound) -> Kept {
+        let (mut arena, mut pieces) = (Arena::new(), Pieces::default());
+        let piece = arena.push(bytes);
+        let frames = u32::try_from(whole_frames(bytes, usize::MAX).1).unwrap();
+        outbound.push(&mut pieces, piece, frames).unwrap();
+        outbound.keep_rest(&pieces, &arena, taken, bound)
+    }
+
     #[test]
     fn d11_after_a_short_write_at_any_offset_the_stream_goes_on_at_that_byte() {
-        let mut arena = Arena::new();
         let bytes = frames(12);
-        for taken in 0..=bytes.len() {
-            let piece = arena.push(&bytes);
-            let (mut pieces, mut outbound) = (Pieces::default(), Outbound::default());
-            outbound.push(&mut pieces, piece, 12).unwrap();
-            let Kept {
+        for taken in 0..bytes.len() {
+            let mut outbound = Outbound::default();
+            let bound = bound(SlowConsumer::Disconnect, 1 << 20);
+            let kept = keep(&mut outbound, &bytes, taken, bound);
+            let written = whole_frames(&bytes, taken).1;
+            let expected = Kept {
                 written,
-                dropped: 0,
-                refused: None,
-            } = outbound.keep_rest(&pieces, &arena, taken, 1 << 20)
-            else {
-                panic!("a megabyte is enough");
+                ..Kept::default()
             };
-            assert_eq!(written, whole_frames(&bytes, taken).1);
+            assert_eq!(kept, expected, "a megabyte is enough");
             assert_eq!(outbound.owed(), 12 - written);
             let (rest, then) = drain(&mut outbound, 1 + taken % 300);
             assert_eq!(rest, bytes[taken..]);
             assert_eq!((written + then, outbound.owed()), (12, 0));
-            arena.end_turn();
         }
     }
 
@@ -447,33 +358,123 @@ mod tests {
             outbound.push(&mut pieces, a, 400).unwrap();
             outbound.push(&mut pieces, b, 400).unwrap();
             assert_eq!(pieces.len(), 1);
-            let kept = outbound.keep_rest(&pieces, &arena, 0, 1 << 20);
-            assert_eq!(
-                kept,
-                Kept {
-                    written: 0,
-                    dropped: 0,
-                    refused: None
-                }
-            );
+            let bound = bound(SlowConsumer::Disconnect, 1 << 20);
+            let kept = outbound.keep_rest(&pieces, &arena, 0, bound);
+            assert_eq!(kept, Kept::default());
             assert_eq!(outbound.owed(), 800 * (turn + 1));
             arena.end_turn();
         }
         let (all, written) = drain(&mut outbound, 4096);
         assert_eq!((all, written), (bytes.repeat(10), 4000));
-        assert_eq!(outbound.backlog.as_ref().unwrap().allocated, 0);
     }
 
     #[test]
-    fn the_bound_counts_memory_and_not_only_bytes() {
-        let mut arena = Arena::new();
-        let piece = arena.push(&frames(1000));
-        let (mut pieces, mut outbound) = (Pieces::default(), Outbound::default());
-        outbound.push(&mut pieces, piece, 1000).unwrap();
-        let bound = 64 * 1024;
-        let kept = outbound.keep_rest(&pieces, &arena, 0, bound);
-        assert_eq!(kept.refused, Some(Refused::Full));
-        assert!(outbound.backlog_bytes() <= bound && outbound.backlog_bytes() > bound - 1024);
-        assert_eq!(kept.dropped + outbound.owed(), 1000);
+    fn the_bound_counts_memory_and_not_only_bytes_under_every_policy() {
+        let bound_bytes = 64 * 1024;
+        for policy in SlowConsumer::ALL {
+            let mut outbound = Outbound::default();
+            let bytes: Vec<u8> = (0..1200).flat_map(|n| message(&n.to_string(), n)).collect();
+            let kept = keep(&mut outbound, &bytes, 0, bound(policy, bound_bytes));
+            assert!(outbound.backlog_bytes() <= bound_bytes, "{policy}");
+            assert!(outbound.backlog_bytes() > bound_bytes / 4, "{policy}");
+            let gone = kept.dropped + kept.displaced + kept.conflated;
+            assert_eq!(gone + outbound.owed(), 1200, "{policy}");
+            let full = policy != SlowConsumer::DropOldest;
+            assert_eq!(kept.refused, full.then_some(Refused::Full), "{policy}");
+        }
+    }
+
+    /// A PUBLISH of 200 bytes or so that says its number.
+    fn message(topic: &str, number: u32) -> Vec<u8> {
+        let data = format!("{number:0>180}");
+        let frame = FrameBuf::publish(topic, data.as_bytes()).unwrap();
+        frame.bytes().to_vec()
+    }
+
+    fn numbers(mut bytes: &[u8]) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while let Some((frame, rest)) = Frame::split_first(bytes) {
+            let (_, tail) = frame.bytes().split_at(frame.bytes().len() - 180);
+            numbers.push(str::from_utf8(tail).unwrap().parse().unwrap());
+            bytes = rest;
+        }
+        numbers
+    }
+
+    #[test]
+    fn i2_drop_newest_keeps_what_was_queued_and_goes_on_when_there_is_room_again() {
+        let mut outbound = Outbound::default();
+        let bound = bound(SlowConsumer::DropNewest, 64 * 1024);
+        let turn = |numbers: std::ops::Range<u32>| -> Vec<u8> {
+            numbers.flat_map(|n| message("t", n)).collect()
+        };
+        let first = keep(&mut outbound, &turn(0..500), 0, bound);
+        let second = keep(&mut outbound, &turn(500..600), 0, bound);
+        assert_eq!((first.refused, second.dropped), (Some(Refused::Full), 100));
+        let kept = 500 - u32::try_from(first.dropped).unwrap();
+        let (bytes, _) = drain(&mut outbound, 1000);
+        outbound.advance(0);
+        outbound.backlog = None;
+        keep(&mut outbound, &turn(600..610), 0, bound);
+        let (later, _) = drain(&mut outbound, 1000);
+        assert_eq!(numbers(&bytes), (0..kept).collect::<Vec<_>>());
+        assert_eq!(numbers(&later), (600..610).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn i3_drop_oldest_completes_the_frame_under_way_cut_at_any_byte() {
+        let bound = bound(SlowConsumer::DropOldest, 64 * 1024);
+        let bytes: Vec<u8> = (0..1000).flat_map(|n| message("t", n)).collect();
+        let len = message("t", 0).len();
+        for taken in 0..=2 * len {
+            let mut outbound = Outbound::default();
+            let first = keep(&mut outbound, &bytes[..3 * len], taken, bound);
+            let second = keep(&mut outbound, &bytes[3 * len..], 0, bound);
+            let (rest, written) = drain(&mut outbound, 777);
+            let begun = (len - taken % len) % len;
+            assert_eq!(rest[..begun], bytes[taken..taken + begun], "{taken}");
+            let live = numbers(&rest[begun..]);
+            assert!(live.windows(2).all(|pair| pair[0] < pair[1]), "{taken}");
+            assert_eq!(live.last(), Some(&999), "the newest is always there");
+            assert!(live.len() > 200, "{} of 64 KiB", live.len());
+            let displaced = first.displaced + second.displaced;
+            assert_eq!(first.written + written + displaced, 1000, "{taken}");
+            assert_eq!((first.dropped, second.dropped), (0, 0));
+        }
+    }
+
+    #[test]
+    fn i4_conflate_keeps_the_newest_of_each_topic_and_freezes_what_it_offers() {
+        let bound = bound(SlowConsumer::Conflate, 1 << 20);
+        let topics: Vec<_> = (0..1000).map(|n| format!("topic{n}")).collect();
+        let mut outbound = Outbound::default();
+        let mut number = 0;
+        let mut turn = |outbound: &mut Outbound| {
+            let mut bytes = Vec::new();
+            for topic in &topics {
+                for topic in [topic, "busy"] {
+                    number += 1;
+                    bytes.extend(message(topic, number));
+                }
+            }
+            keep(outbound, &bytes, 0, bound).conflated
+        };
+        let conflated = turn(&mut outbound) + turn(&mut outbound);
+        assert_eq!((conflated, outbound.owed()), (4000 - 1001, 1001));
+        // The socket takes a part of them: these are not replaced any more.
+        outbound.backlog.as_mut().unwrap().freeze();
+        let begun = outbound.backlog.as_ref().unwrap().chunks().next().unwrap()[..5000].to_vec();
+        let written = outbound.advance(5000);
+        assert_eq!(turn(&mut outbound), 999);
+        assert_eq!(outbound.owed(), 2002 - written);
+        let (frozen, _) = drain(&mut outbound, usize::MAX);
+        let frozen = numbers(&[begun, frozen].concat());
+        outbound.backlog.as_mut().unwrap().freeze();
+        let (newest, _) = drain(&mut outbound, usize::MAX);
+        let newest = numbers(&newest);
+        for (generation, first) in [(&frozen, 2001), (&newest, 4001)] {
+            let quiet = (0..1000).map(|topic| first + 2 * topic);
+            assert_eq!(*generation, quiet.chain([first + 1999]).collect::<Vec<_>>());
+        }
     }
 }

@@ -57,6 +57,25 @@ pub enum SessionState {
     Connected,
 }
 
+/// Whose settings hold for a session: a listener, by its place in the configuration, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ListenerId(u16);
+
+impl ListenerId {
+    /// The settings that hold where a listener has none of its own.
+    pub const COMMON: Self = Self(0);
+
+    /// The `index`-th listener, from 0; those behind the 65,535th share the common settings.
+    pub fn of(index: usize) -> Self {
+        Self(u16::try_from(index + 1).unwrap_or(0))
+    }
+
+    /// The index in a table whose first row is the common one.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -223,6 +242,7 @@ impl fmt::Display for Foreign {
 pub(crate) struct Session {
     pub(crate) number: u64,
     pub(crate) peer: Peer,
+    pub(crate) listener: ListenerId,
     pub(crate) opened: Timestamp,
     pub(crate) state: SessionState,
     /// Set once; the end of the turn acts on it.
@@ -249,10 +269,11 @@ const _: () = assert!(
 );
 
 impl Session {
-    pub(crate) fn new(number: u64, peer: Peer, now: Timestamp) -> Self {
+    pub(crate) fn new(number: u64, peer: Peer, listener: ListenerId, now: Timestamp) -> Self {
         Self {
             number,
             peer,
+            listener,
             opened: now,
             state: SessionState::WaitConnect,
             closing: None,
@@ -385,7 +406,7 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session::new(0, Peer::Memory, Timestamp::default())
+        Session::new(0, Peer::Memory, ListenerId::COMMON, Timestamp::default())
     }
 
     #[test]

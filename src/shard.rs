@@ -21,13 +21,14 @@ use std::io;
 
 use crate::arena::Arena;
 use crate::config::{Config, Limits, ListenerConfig};
-use crate::deadline::{DeadlineQueue, Timestamp};
+use crate::deadline::Timestamp;
 use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
 use crate::metrics::{Counters, DropReason, RefuseReason};
-use crate::outbound::Pieces;
+use crate::outbound::{Bound, Pieces};
 use crate::register::Register;
 use crate::session::{
-    CloseReason, Foreign, Peer, Session, SessionInfo, SessionKey, SessionState, Sessions,
+    CloseReason, Foreign, ListenerId, Peer, Session, SessionInfo, SessionKey, SessionState,
+    Sessions,
 };
 
 mod budget;
@@ -83,7 +84,8 @@ pub struct Shard<H> {
     handler: H,
     resolver: Resolver,
     limits: Limits,
-    listener: ListenerConfig,
+    /// By [`ListenerId`].
+    bounds: Box<[Bound]>,
     register: Register,
     sessions: Sessions,
     pieces: Pieces,
@@ -120,6 +122,7 @@ impl<H: SessionHandler> Shard<H> {
     /// If `id` is not below `count`.
     pub fn new(id: u8, count: u8, config: &Config, handler: H, resolver: Resolver) -> Self {
         assert!(id < count, "shards are numbered from 0");
+        let listeners = config.listeners();
         Self {
             next_number: u64::from(id) + 1,
             id,
@@ -128,7 +131,7 @@ impl<H: SessionHandler> Shard<H> {
             handler,
             resolver,
             limits: config.limits.clone(),
-            listener: config.listener.clone(),
+            bounds: listeners.iter().map(ListenerConfig::bound).collect(),
             register: Register::new(),
             sessions: Sessions::default(),
             pieces: Pieces::default(),
@@ -140,11 +143,7 @@ impl<H: SessionHandler> Shard<H> {
             put_off: Vec::new(),
             budget: Budget::of(&config.limits),
             spare: Vec::new(),
-            deadlines: Deadlines {
-                connect: DeadlineQueue::new(config.listener.connect_timeout),
-                frame: DeadlineQueue::new(config.listener.frame_timeout),
-                progress: DeadlineQueue::new(config.listener.progress_timeout),
-            },
+            deadlines: Deadlines::new(&listeners),
             backlog_total: 0,
             held_total: 0,
             draining: false,
@@ -153,20 +152,33 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
-    /// A connection exists: gives it a session in `WaitConnect`.
+    /// A connection exists: gives it a session in `WaitConnect`, under the common settings.
+    ///
+    /// # Errors
+    /// As `open_at`.
+    pub fn open(&mut self, now: Timestamp, peer: Peer) -> Result<SessionKey, RefuseReason> {
+        self.open_at(now, peer, ListenerId::COMMON)
+    }
+
+    /// As `open`, under the settings of a listener.
     ///
     /// # Errors
     /// `SessionsMax` when the table is full; counted here.
-    pub fn open(&mut self, now: Timestamp, peer: Peer) -> Result<SessionKey, RefuseReason> {
+    pub fn open_at(
+        &mut self,
+        now: Timestamp,
+        peer: Peer,
+        listener: ListenerId,
+    ) -> Result<SessionKey, RefuseReason> {
         if self.sessions.len() >= self.limits.sessions_max || self.draining {
             self.refuse(RefuseReason::SessionsMax);
             return Err(RefuseReason::SessionsMax);
         }
         let key = self
             .sessions
-            .insert(Session::new(self.next_number, peer, now));
+            .insert(Session::new(self.next_number, peer, listener, now));
         self.next_number += self.shard_count;
-        self.deadlines.connect.arm(key.slot(), now);
+        self.deadlines.connect.arm(key.slot(), listener, now);
         self.counters.sessions_opened += 1;
         Ok(key)
     }

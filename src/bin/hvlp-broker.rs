@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, ValueEnum};
 use hvlp::address::Address;
-use hvlp::config::{Config, ConfigError};
+use hvlp::config::{Config, ConfigError, Listen};
 use hvlp::metrics::Counters;
 use hvlp::{Broker, BrokerError};
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ struct Args {
         env = "HVLP_LISTEN",
         value_delimiter = ','
     )]
-    listen: Vec<Address>,
+    listen: Vec<Listen>,
 
     /// Permit addresses that other hosts can reach, although nobody has to log in
     #[arg(long, env = "HVLP_INSECURE_ANONYMOUS", action = ArgAction::SetTrue,
@@ -42,7 +42,7 @@ struct Args {
           value_parser = BoolishValueParser::new())]
     pin: bool,
 
-    /// What one session may be owed before it is closed as too slow [default: 8MiB]
+    /// What one session may be owed before it counts as slow [default: 8MiB]
     #[arg(long, value_name = "SIZE", env = "HVLP_OUTBOUND_MAX")]
     outbound_max: Option<String>,
 
@@ -282,9 +282,7 @@ fn print_keys() -> ExitCode {
 
 const fn exit_code(error: &BrokerError) -> u8 {
     match error {
-        BrokerError::Config(_) | BrokerError::OpenBind { .. } | BrokerError::Address(_) => {
-            exit::CONFIG
-        }
+        BrokerError::Config(_) | BrokerError::OpenBind { .. } => exit::CONFIG,
         BrokerError::AddressInUse { .. } | BrokerError::Bind { .. } => exit::BIND,
         BrokerError::Start(_) | BrokerError::Reactor(_) | BrokerError::Panicked(_) => exit::FAILED,
     }

@@ -13,8 +13,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::address::{Address, AddressError};
-use crate::config::{Config, ConfigError};
+use crate::address::Address;
+use crate::config::{Config, ConfigError, Listen};
 use crate::handler::{Open, SessionHandler};
 use crate::mesh::Mesh;
 use crate::metrics::Counters;
@@ -57,7 +57,7 @@ impl<H: SessionHandler> Builder<H> {
     /// choose.
     ///
     /// # Errors
-    /// The text is no address.
+    /// The text is no address, or names a setting that cannot be.
     pub fn listen(mut self, address: &str) -> Result<Self, BrokerError> {
         self.config.listen.push(address.parse()?);
         Ok(self)
@@ -106,7 +106,7 @@ impl<H: SessionHandler> Builder<H> {
     /// `for_process`: whether the process itself is going to publish and to subscribe.
     fn start(mut self, for_process: bool) -> Result<BrokerHandle, BrokerError> {
         if self.config.listen.is_empty() {
-            self.config.listen.push(Address::default());
+            self.config.listen.push(Listen::default());
         }
         descriptors::fit_sessions(&mut self.config.limits);
         let listeners = self.config.listen.iter().map(|address| self.bind(address));
@@ -152,7 +152,9 @@ impl<H: SessionHandler> Builder<H> {
     }
 
     /// Nobody has to log in yet, so only this host may reach the broker, unless the risk is taken.
-    fn bind(&self, address: &Address) -> Result<Listener, BrokerError> {
+    fn bind(&self, listen: &Listen) -> Result<Listener, BrokerError> {
+        let config = listen.config(&self.config)?;
+        let address = &listen.address;
         let failed = |source| BrokerError::bind(address, source);
         // Once: what was looked at is what is bound.
         let resolved = address.resolve().map_err(failed)?;
@@ -162,7 +164,7 @@ impl<H: SessionHandler> Builder<H> {
                 address: address.clone(),
             });
         }
-        Listener::bind(address, &resolved, self.config.listener.backlog).map_err(failed)
+        Listener::bind(address, &resolved, config.backlog).map_err(failed)
     }
 
     /// Serves until SIGTERM or SIGINT, which drain, or a second one, which ends at once. `ready` is
@@ -252,9 +254,6 @@ fn share(config: &Config) -> Config {
 /// Why a broker does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// A text that is no address.
-    #[error(transparent)]
-    Address(#[from] AddressError),
     /// A setting that cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -14,7 +14,7 @@ use mio::{Events, Poll, Token, Waker};
 use smallvec::SmallVec;
 
 use crate::arena::Arena;
-use crate::config::Config;
+use crate::config::{Config, ListenerConfig};
 use crate::deadline::Timestamp;
 use crate::handler::{Resolver, SessionHandler};
 use crate::metrics::Counters;
@@ -52,6 +52,8 @@ pub(crate) struct Reactor<H> {
     staging: Staging,
     journal: Journal,
     config: Config,
+    /// By [`ListenerId`](crate::session::ListenerId).
+    listener_configs: Box<[ListenerConfig]>,
     epoch: Instant,
     now: Timestamp,
     stopping: Option<Timestamp>,
@@ -173,6 +175,7 @@ impl<H: SessionHandler> Reactor<H> {
             staging: Staging::new(),
             journal: Journal::default(),
             config: config.clone(),
+            listener_configs: config.listeners().into(),
             epoch: Instant::now(),
             now: Timestamp::default(),
             stopping: None,
@@ -318,7 +321,9 @@ impl<H: SessionHandler> Reactor<H> {
     fn take_commands(&mut self) {
         for command in self.mailbox.take() {
             match command {
-                Command::Adopt(transport, peer) => self.adopt(transport, peer),
+                Command::Adopt(transport, peer, listener) => {
+                    self.adopt(transport, peer, listener);
+                }
                 Command::Edge(key, edge) => self.notice(key, &Readiness::from(edge)),
                 Command::Resolve(resolution) => self.shard.resolve(resolution),
                 Command::Count(reply) => {

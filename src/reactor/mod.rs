@@ -20,7 +20,7 @@ use crate::reactor::ending::Quiet;
 use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
 use crate::register::directory::Directory;
-use crate::session::{Peer, SessionInfo, SessionKey};
+use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
 
 mod connections;
 mod ending;
@@ -40,7 +40,7 @@ pub(crate) use pipe::{Ended as PipeEnded, ProcessEnd, pipe};
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve a connection that another reactor has accepted.
-    Adopt(Transport, Peer),
+    Adopt(Transport, Peer, ListenerId),
     /// What has become possible on a connection inside the process.
     Edge(SessionKey, Edge),
     /// A ticket's answer.
@@ -105,7 +105,7 @@ impl Mailbox {
 
     /// Leaves a connection, unless too many wait already; then it is closed. One of the process is
     /// refused behind a stop as well: what it takes would be a promise that nobody keeps.
-    fn post_connection(&self, transport: Transport, peer: Peer) -> bool {
+    fn post_connection(&self, transport: Transport, peer: Peer, listener: ListenerId) -> bool {
         let mut commands = self.lock();
         let Some(Commands {
             waiting,
@@ -117,7 +117,7 @@ impl Mailbox {
         if waiting.len() >= ADOPTIONS_MAX || *is_stopping && transport.pipe().is_some() {
             return false;
         }
-        waiting.push_back(Command::Adopt(transport, peer));
+        waiting.push_back(Command::Adopt(transport, peer, listener));
         drop(commands);
         self.waker.wake().is_ok()
     }
@@ -231,7 +231,7 @@ impl Peers {
         }
         let (process_end, reactor_end) = pipe();
         let transport = Transport::Process(reactor_end);
-        if mailbox.post_connection(transport, Peer::Process) {
+        if mailbox.post_connection(transport, Peer::Process, ListenerId::COMMON) {
             return Ok(process_end);
         }
         self.unplace(self.serving);

@@ -1,5 +1,8 @@
 //! What a shard waits for.
 
+use std::time::Duration;
+
+use crate::config::ListenerConfig;
 use crate::deadline::{DeadlineQueue, Timestamp};
 use crate::session::CloseReason;
 
@@ -15,6 +18,16 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
+    pub(super) fn new(listeners: &[ListenerConfig]) -> Self {
+        let queue =
+            |wait: fn(&ListenerConfig) -> Duration| DeadlineQueue::new(listeners.iter().map(wait));
+        Self {
+            connect: queue(|listener| listener.connect_timeout),
+            frame: queue(|listener| listener.frame_timeout),
+            progress: queue(|listener| listener.progress_timeout),
+        }
+    }
+
     /// Ends every wait of `slot`.
     pub(super) fn disarm(&mut self, slot: u32) {
         for (queue, _) in self.queues() {

@@ -6,8 +6,8 @@ use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::metrics::DropReason;
-use crate::outbound::{Kept, Refused};
-use crate::session::{CloseReason, SessionKey};
+use crate::outbound::{Backlog, Refused, SlowConsumer};
+use crate::session::{CloseReason, Session, SessionKey};
 use crate::shard::{Gone, Shard, is_reset};
 
 /// What one send is to offer to a session's socket.
@@ -104,14 +104,17 @@ impl<H: SessionHandler> Shard<H> {
         if behind {
             self.keep_rest(now, key, arena, 0);
         }
+        let has_backlog = |session: &Session| session.outbound.backlog.is_some();
+        if self.sessions.get(key).is_some_and(has_backlog) {
+            return self.frozen(key).map_or(Outgoing::Nothing, |backlog| {
+                Outgoing::Backlog(backlog.chunks())
+            });
+        }
         let Some(session) = self.sessions.get(key) else {
             return Outgoing::Nothing;
         };
         if session.outbound.blocked {
             return Outgoing::Nothing;
-        }
-        if let Some(backlog) = &session.outbound.backlog {
-            return Outgoing::Backlog(backlog.chunks());
         }
         let mut pieces = session.outbound.pieces(&self.pieces).peekable();
         match pieces.next() {
@@ -119,6 +122,16 @@ impl<H: SessionHandler> Shard<H> {
             Some(only) if pieces.peek().is_none() => Outgoing::Run(only),
             Some(_) => Outgoing::Scattered(session.outbound.pieces(&self.pieces)),
         }
+    }
+
+    /// The backlog as it is offered, from now on unchanged; none while the socket is full.
+    fn frozen(&mut self, key: SessionKey) -> Option<&Backlog> {
+        let outbound = &mut self.sessions.get_mut(key)?.outbound;
+        let backlog = outbound.backlog.as_mut().filter(|_| !outbound.blocked)?;
+        self.backlog_total -= backlog.allocated();
+        backlog.freeze();
+        self.backlog_total += backlog.allocated();
+        Some(backlog)
     }
 
     /// What became of the offer, while the pieces are still valid.
@@ -169,13 +182,14 @@ impl<H: SessionHandler> Shard<H> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let listener = session.listener;
         let before = session.outbound.backlog_bytes();
         self.counters.deliveries_written += session.outbound.advance(taken);
         let is_empty = session.outbound.backlog.is_none();
         if is_empty {
             self.deadlines.progress.disarm(key.slot());
         } else if taken > 0 {
-            self.deadlines.progress.rearm(key.slot(), now);
+            self.deadlines.progress.rearm(key.slot(), listener, now);
         }
         self.backlog_total -= before - session.outbound.backlog_bytes();
         if !is_empty && !session.outbound.blocked {
@@ -188,31 +202,35 @@ impl<H: SessionHandler> Shard<H> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let listener = session.listener;
+        let bound = self.bounds[listener.index()];
         let outbound = &mut session.outbound;
         let before = outbound.backlog_bytes();
-        let bytes_max = self.listener.outbound_max;
-        let Kept {
-            written,
-            dropped,
-            refused,
-        } = outbound.keep_rest(&self.pieces, arena, taken, bytes_max);
+        let kept = outbound.keep_rest(&self.pieces, arena, taken, bound);
         self.backlog_total = self.backlog_total + outbound.backlog_bytes() - before;
-        self.counters.deliveries_written += written;
+        self.counters.deliveries_written += kept.written;
         if taken > 0 {
             self.deadlines.progress.disarm(key.slot());
         }
-        self.deadlines.progress.arm(key.slot(), now);
-        match refused {
-            None if self.backlog_total > self.limits.outbound_total_max => self.evict(),
+        self.deadlines.progress.arm(key.slot(), listener, now);
+        self.count_dropped(key, DropReason::Displaced, kept.displaced);
+        self.count_dropped(key, DropReason::Conflated, kept.conflated);
+        match kept.refused {
             None => {}
+            Some(Refused::Full) if bound.policy == SlowConsumer::DropNewest => {
+                self.count_dropped(key, DropReason::QueueFull, kept.dropped);
+            }
             Some(Refused::Full) => {
-                self.count_dropped(key, DropReason::SlowClose, dropped);
+                self.count_dropped(key, DropReason::SlowClose, kept.dropped);
                 self.close(key, CloseReason::SlowConsumerBytes);
             }
             Some(Refused::NoMemory) => {
-                self.count_dropped(key, DropReason::NoMemory, dropped);
+                self.count_dropped(key, DropReason::NoMemory, kept.dropped);
                 self.close(key, CloseReason::NoMemory);
             }
+        }
+        if self.backlog_total > self.limits.outbound_total_max {
+            self.evict();
         }
     }
 

@@ -109,14 +109,16 @@ impl<H: SessionHandler> Shard<H> {
             return;
         }
         // Nobody reads the rest of it while the broker drains.
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if !same && !self.draining {
-            self.deadlines.frame.rearm(key.slot(), now);
+            let listener = session.listener;
+            self.deadlines.frame.rearm(key.slot(), listener, now);
         }
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.extend_from_slice(rest);
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.remainder = buffer;
-        }
+        session.remainder = buffer;
     }
 
     /// Keeps the rest of a receive until the handler has answered; the session is not read further.

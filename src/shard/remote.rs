@@ -218,7 +218,8 @@ impl<H: SessionHandler> Shard<H> {
             if session.stopped_by == 0 {
                 // Held input is not a frame that the peer has yet to complete.
                 if !session.remainder.is_empty() && !session.holds && !self.draining {
-                    self.deadlines.frame.rearm(key.slot(), now);
+                    let listener = session.listener;
+                    self.deadlines.frame.rearm(key.slot(), listener, now);
                 }
                 self.resumed.push(key);
             }

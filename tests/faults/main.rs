@@ -24,6 +24,7 @@ mod pace;
 mod process;
 mod reactors;
 mod shapes;
+mod slow;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,12 +2,12 @@
 
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use hvlp::address::Address;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Type};
 
 use super::{DEADLINE, wire};
 
@@ -42,14 +42,33 @@ impl Peer {
                 Self::new(Box::new(socket), None)
             }
             Address::Tcp { host, port } => {
-                let socket = TcpStream::connect((host.as_str(), *port)).unwrap();
-                socket.set_nodelay(true).unwrap();
-                socket.set_read_timeout(Some(DEADLINE)).unwrap();
-                socket.set_write_timeout(Some(DEADLINE)).unwrap();
-                let tcp = socket.try_clone().unwrap();
-                Self::new(Box::new(socket), Some(tcp))
+                Self::over(TcpStream::connect((host.as_str(), *port)).unwrap())
             }
         }
+    }
+
+    /// A connection that has sent CONNECT, and whose window was small from the beginning: the
+    /// kernel neither drops nor repeats what a reader that has stopped does not take.
+    pub(crate) fn connect_narrow(address: &Address) -> Self {
+        let Address::Tcp { host, port } = address else {
+            panic!("windows are for TCP");
+        };
+        let address: SocketAddr = format!("{host}:{port}").parse().unwrap();
+        let domain = Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut peer = Self::over(socket.into());
+        peer.send(wire::CONNECT);
+        peer
+    }
+
+    fn over(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        let tcp = socket.try_clone().unwrap();
+        Self::new(Box::new(socket), Some(tcp))
     }
 
     fn new(socket: Box<dyn Socket>, tcp: Option<TcpStream>) -> Self {

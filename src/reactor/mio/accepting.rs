@@ -9,7 +9,7 @@ use crate::reactor::journal::Journal;
 use crate::reactor::listener::Accepted;
 use crate::reactor::mio::{Reactor, token};
 use crate::reactor::transport::Transport;
-use crate::session::Peer;
+use crate::session::{ListenerId, Peer};
 
 impl<H: SessionHandler> Reactor<H> {
     pub(super) fn accept(&mut self) {
@@ -22,7 +22,9 @@ impl<H: SessionHandler> Reactor<H> {
             while budget > 0 && self.listeners[index].is_due(self.now) {
                 budget -= 1;
                 match self.listeners[index].accept(self.now) {
-                    Accepted::Connection(transport, peer) => self.place(transport, peer),
+                    Accepted::Connection(transport, peer) => {
+                        self.place(transport, peer, ListenerId::of(index));
+                    }
                     Accepted::Lost | Accepted::None => {}
                     Accepted::NoDescriptors { error, refused } => {
                         if refused {
@@ -36,27 +38,27 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     /// Gives a connection to the reactor with the fewest sessions.
-    fn place(&mut self, transport: Transport, peer: Peer) {
+    fn place(&mut self, transport: Transport, peer: Peer, listener: ListenerId) {
         let Some(reactor) = self.peers.place(self.config.limits.sessions_max) else {
             return self.shard.refuse(RefuseReason::SessionsMax);
         };
         if reactor == self.id {
-            self.adopt(transport, peer);
-        } else if !self.peers.mailboxes[reactor].post_connection(transport, peer) {
+            self.adopt(transport, peer, listener);
+        } else if !self.peers.mailboxes[reactor].post_connection(transport, peer, listener) {
             self.peers.unplace(reactor);
             self.shard.refuse(RefuseReason::Overload);
         }
     }
 
-    pub(super) fn adopt(&mut self, mut transport: Transport, peer: Peer) {
+    pub(super) fn adopt(&mut self, mut transport: Transport, peer: Peer, listener: ListenerId) {
         if self.stopping.is_some() {
             self.shard.refuse(RefuseReason::Stopping);
             return self.peers.unplace(self.id);
         }
-        let Ok(key) = self.shard.open(self.now, peer) else {
+        let Ok(key) = self.shard.open_at(self.now, peer, listener) else {
             return self.peers.unplace(self.id);
         };
-        if let Err(error) = transport.configure(&self.config.listener) {
+        if let Err(error) = transport.configure(&self.listener_configs[listener.index()]) {
             self.journal.option_refused(&error);
         }
         if transport
