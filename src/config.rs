@@ -10,8 +10,10 @@ use crate::address::Address;
 use crate::outbound::{Bound, SlowConsumer};
 
 mod keys;
+mod memory;
 
 pub use keys::{ConfigError, KEYS, Key, Unit};
+pub use memory::MemoryBound;
 
 /// A broker's settings. `Config::default()` serves this host alone, on the default port.
 #[derive(Clone, Debug)]
@@ -124,6 +126,8 @@ impl ListenerConfig {
 pub struct Limits {
     /// `limits.sessions_max`
     pub sessions_max: usize,
+    /// `limits.memory_max`
+    pub memory_max: Option<usize>,
     /// `limits.outbound_total_max`
     pub outbound_total_max: usize,
     /// `limits.held_total_max`
@@ -204,9 +208,10 @@ impl Default for ListenerConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        let memory = memory_allowed();
+        let memory = memory_there_is();
         Self {
             sessions_max: 16_384,
+            memory_max: None,
             outbound_total_max: (1024 * MIB).min(memory / 4),
             held_total_max: (64 * MIB).min(memory / 16),
             subscriptions_per_session_max: 65_536,
@@ -232,20 +237,30 @@ const REACTORS_MAX: usize = 63;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// The memory that this process may use: the control group's limit, else the host's.
-fn memory_allowed() -> usize {
-    let number = |text: String| text.trim().parse::<usize>().ok();
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(number);
-    let host = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("MemTotal:"))?;
-            number(line.trim().trim_end_matches("kB").into()).map(|kib| kib * KIB)
-        });
+/// The memory that there is: the control group's limit, else the host's.
+fn memory_there_is() -> usize {
     // A host that tells neither gets the bounds of one with 4 GiB.
-    group.into_iter().chain(host).min().unwrap_or(4096 * MIB)
+    let there = group_memory().into_iter().chain(host_memory()).min();
+    there.unwrap_or(4096 * MIB)
+}
+
+/// What a process should take of it unless told otherwise: all that its control group may, half of
+/// what the host has.
+fn memory_allowed() -> usize {
+    let half = host_memory().map(|host| host / 2);
+    let allowed = group_memory().into_iter().chain(half).min();
+    allowed.unwrap_or(4096 * MIB)
+}
+
+fn group_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
+    text.trim().parse().ok()
+}
+
+fn host_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines();
+    let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: usize = total.trim().trim_end_matches("kB").trim().parse().ok()?;
+    kibibytes.checked_mul(KIB)
 }

@@ -23,6 +23,9 @@ const BATCH_LEN: usize = 64 * 1024;
 /// Batches under way between two shards.
 const RING_BATCHES: usize = 8;
 const RECORD_HEADER_LEN: usize = 16;
+/// What the batches from one shard to another take beside the spill: the ring's, the empty ones on
+/// their way back, and the one that is filled.
+pub(crate) const RING_BYTES_MAX: usize = (2 * RING_BATCHES + 1) * BATCH_LEN;
 
 /// How a shard that sleeps is woken, at most once per sleep.
 pub struct Doorbell {

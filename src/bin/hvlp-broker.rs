@@ -282,7 +282,9 @@ fn print_keys() -> ExitCode {
 
 const fn exit_code(error: &BrokerError) -> u8 {
     match error {
-        BrokerError::Config(_) | BrokerError::OpenBind { .. } => exit::CONFIG,
+        BrokerError::Config(_) | BrokerError::OpenBind { .. } | BrokerError::Memory(_) => {
+            exit::CONFIG
+        }
         BrokerError::AddressInUse { .. } | BrokerError::Bind { .. } => exit::BIND,
         BrokerError::Start(_) | BrokerError::Reactor(_) | BrokerError::Panicked(_) => exit::FAILED,
     }

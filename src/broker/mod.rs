@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::config::{Config, ConfigError, Listen};
+use crate::config::{Config, ConfigError, Listen, MemoryBound};
 use crate::handler::{Open, SessionHandler};
 use crate::mesh::Mesh;
 use crate::metrics::Counters;
@@ -108,6 +108,9 @@ impl<H: SessionHandler> Builder<H> {
         if self.config.listen.is_empty() {
             self.config.listen.push(Listen::default());
         }
+        self.config
+            .fit_memory(for_process)
+            .map_err(BrokerError::Memory)?;
         descriptors::fit_sessions(&mut self.config.limits);
         let listeners = self.config.listen.iter().map(|address| self.bind(address));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -266,6 +269,9 @@ pub enum BrokerError {
         /// The address.
         address: Address,
     },
+    /// The limits together allow more memory than the process may take.
+    #[error("the limits allow more memory than limits.memory_max; lower one, or raise that:\n{0}")]
+    Memory(MemoryBound),
     /// The address is taken.
     #[error(
         "{address} is in use, perhaps by another hvlp-broker: stop it (ss -ltnp shows it), or \

@@ -135,6 +135,8 @@ keys! {
         "a backlog of which the kernel takes nothing for this long closes the session",
     "limits.sessions_max" Count limits.sessions_max number [1, 1 << 24]
         "sessions at a time; fitted to the descriptors that the process may have",
+    "limits.memory_max" Size limits.memory_max optional_number [64 * K * K, 1 << 50]
+        "what the process may take; absent, what its control group may, and half of the host's",
     "limits.outbound_total_max" Size limits.outbound_total_max number [64 * K, TIB]
         "all backlogs together; the largest is closed first",
     "limits.held_total_max" Size limits.held_total_max number [64 * K, TIB]
