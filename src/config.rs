@@ -9,6 +9,12 @@ use bytesize::ByteSize;
 
 use crate::address::Address;
 
+#[cfg(feature = "control")]
+mod admin;
+
+#[cfg(feature = "control")]
+pub use admin::Admin;
+
 /// A broker's settings. `Config::default()` serves this host alone, on the default port.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -16,6 +22,9 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// Permits addresses that other hosts can reach although nobody has to log in.
     pub insecure_anonymous: bool,
+    /// Where metrics, health and status are served over HTTP.
+    #[cfg(feature = "control")]
+    pub admin: Admin,
     /// `reactors`
     pub reactors: usize,
     /// `pin`
@@ -95,6 +104,8 @@ impl Default for Config {
         Self {
             listen: Vec::new(),
             insecure_anonymous: false,
+            #[cfg(feature = "control")]
+            admin: Admin::Off,
             reactors: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(REACTORS_MAX),
@@ -435,6 +446,14 @@ pub enum ConfigError {
         value: String,
         /// What would be right.
         expected: &'static str,
+    },
+    /// Not an address of an admin endpoint.
+    #[error(
+        "admin = {address:?} is no address: write host:port, 127.0.0.1:9644 for example, or off"
+    )]
+    Admin {
+        /// As it was written.
+        address: String,
     },
     /// Too small or too large.
     #[error(
