@@ -242,7 +242,7 @@ counters! {
         read_budget_exhausted sum Counter "read_budget_exhausted_total" REACTOR, "Sessions put off to the next turn.";
         stale_events sum Counter "stale_events_total" REACTOR, "Events for a session that had ended.";
         mesh_bytes sum Counter "mesh_bytes_total" REACTOR, "Bytes handed over to other reactors, their headers included.";
-        doorbells sum Counter "doorbells_total" REACTOR, "Other reactors woken because something was handed over to them.";
+        doorbells sum Counter "doorbells_total" REACTOR, "Other reactors woken, because something was handed over to them or there is room again.";
         doorbells_missed sum Counter "doorbells_missed_total" REACTOR, "Sleeps that only the backstop ended.";
         mesh_spill_bytes sum Gauge "mesh_spill_bytes" REACTOR, "Bytes for other reactors that their full rings have not taken yet.";
         sessions_opened sum Counter "sessions_opened_total" "", "Connections that got a session.";

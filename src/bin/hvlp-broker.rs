@@ -55,17 +55,12 @@ struct Args {
     /// Address that serves /metrics, /healthz and /v1/snapshot over HTTP: host:port, or off
     /// [default: 127.0.0.1:9644 if it is free]
     #[cfg(feature = "control")]
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "HVLP_ADMIN",
-        overrides_with = "no_admin"
-    )]
+    #[arg(long, value_name = "ADDR", env = "HVLP_ADMIN")]
     admin: Option<Admin>,
 
-    /// Serve none of that: --admin off
+    /// Serve none of that, whatever --admin says
     #[cfg(feature = "control")]
-    #[arg(long, overrides_with = "admin")]
+    #[arg(long)]
     no_admin: bool,
 
     /// Set any key, repeatable: --set limits.sessions_max=5000; `--set help` lists them
