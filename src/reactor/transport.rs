@@ -35,7 +35,7 @@ impl Transport {
         };
         let socket = SockRef::from(&descriptor);
         let is_unix = matches!(self, Self::Unix(_));
-        let sndbuf = config.sndbuf.or(is_unix.then_some(UNIX_SNDBUF));
+        let sndbuf = config.sndbuf.or_else(|| is_unix.then_some(UNIX_SNDBUF));
         let sndbuf = sndbuf.map_or(Ok(()), |len| socket.set_send_buffer_size(len));
         if is_unix {
             return sndbuf;
