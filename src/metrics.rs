@@ -181,7 +181,10 @@ macro_rules! counters {
     (
         plain { $($field:ident $how:ident $kind:ident $name:literal $scope:expr, $help:literal;)* }
         labelled {
-            $($family:ident $fkind:ident $fname:literal $label:literal $values:expr, $fhelp:literal;)*
+            $(
+                $family:ident $fkind:ident $fname:literal $label:literal
+                    $values:expr, $fhelp:literal;
+            )*
         }
     ) => {
         /// Everything that a shard counts.

@@ -244,11 +244,13 @@ impl Peers {
     }
 
     /// What reactor `id` had counted when it ended in order; `None` if it has not.
+    #[cfg(feature = "control")]
     pub(crate) fn last_count(&self, id: usize) -> Option<&Counters> {
         self.last_counts[id].get()
     }
 
     /// So many reactors, the first ones, have sockets.
+    #[cfg(feature = "control")]
     pub(crate) const fn serving(&self) -> usize {
         self.serving
     }
