@@ -1,6 +1,10 @@
 //! The daemon's endpoint: where it is, and what happens when it cannot be there.
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Stdio;
+
+use serde_json::Value;
 
 use crate::scraper::Scraper;
 use crate::support::{Peer, Process, command, wait_until};
@@ -37,6 +41,19 @@ fn the_daemon_says_where_its_metrics_are_and_serves_them() {
     drop(peer);
     process.stop();
     assert!(!scraper.is_listening());
+}
+
+#[test]
+fn with_json_the_first_line_says_where_metrics_are() {
+    let mut daemon = command(&["--listen", "127.0.0.1:0", "--log", "json"]);
+    daemon.args(["--admin", "127.0.0.1:0"]);
+    let mut daemon = daemon.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let address = line["admin"].as_str().unwrap().parse().unwrap();
+    assert_eq!(Scraper::of(address).get("/healthz").code, 200);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }
 
 #[test]
