@@ -15,6 +15,12 @@ mod memory;
 pub use keys::{ConfigError, KEYS, Key, Unit};
 pub use memory::MemoryBound;
 
+#[cfg(feature = "control")]
+mod admin;
+
+#[cfg(feature = "control")]
+pub use admin::Admin;
+
 /// A broker's settings. `Config::default()` serves this host alone, on the default port.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -22,6 +28,9 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Permits addresses that other hosts can reach although nobody has to log in.
     pub insecure_anonymous: bool,
+    /// Where metrics, health and status are served over HTTP.
+    #[cfg(feature = "control")]
+    pub admin: Admin,
     /// `reactors`
     pub reactors: usize,
     /// `pin`
@@ -173,6 +182,8 @@ impl Default for Config {
         Self {
             listen: Vec::new(),
             insecure_anonymous: false,
+            #[cfg(feature = "control")]
+            admin: Admin::Off,
             reactors: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(REACTORS_MAX),
@@ -208,7 +219,7 @@ impl Default for ListenerConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        let memory = memory_there_is();
+        let memory = memory::there_is();
         Self {
             sessions_max: 16_384,
             memory_max: None,
@@ -236,31 +247,3 @@ impl Default for Limits {
 const REACTORS_MAX: usize = 63;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-
-/// The memory that there is: the control group's limit, else the host's.
-fn memory_there_is() -> usize {
-    // A host that tells neither gets the bounds of one with 4 GiB.
-    let there = group_memory().into_iter().chain(host_memory()).min();
-    there.unwrap_or(4096 * MIB)
-}
-
-/// What a process should take of it unless told otherwise: all that its control group may, half of
-/// what the host has.
-fn memory_allowed() -> usize {
-    let half = host_memory().map(|host| host / 2);
-    let allowed = group_memory().into_iter().chain(half).min();
-    allowed.unwrap_or(4096 * MIB)
-}
-
-fn group_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
-    text.trim().parse().ok()
-}
-
-fn host_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let mut lines = text.lines();
-    let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: usize = total.trim().trim_end_matches("kB").trim().parse().ok()?;
-    kibibytes.checked_mul(KIB)
-}

@@ -46,6 +46,7 @@
 //! | [`deadline`], [`metrics`], [`config`] | time, counters, settings |
 //! | `reactor` | one thread's loop, its sockets and transports |
 //! | [`Broker`] | built, spawned, asked, stopped |
+//! | `control` | metrics, health and status over HTTP, on a thread of its own |
 //!
 //! # Features
 //!
@@ -53,8 +54,9 @@
 //! |---|---|
 //! | `client` | the client library |
 //! | `broker` | the core, the reactor and [`Broker`] |
+//! | `control` | [`Builder::admin`]: metrics, health and status over HTTP; with it `broker` |
 //! | `cli` | what the programs `hvlp-broker` and `hvlp` need |
-//! | `control`, `tls`, `websocket`, `uring` | nothing yet: names kept for those parts |
+//! | `tls`, `websocket`, `uring` | nothing yet: names kept for those parts |
 //!
 //! All are on by default. With none of them the crate is the packet codec alone, without `std` and
 //! without `alloc`.
@@ -70,6 +72,8 @@ mod broker;
 pub mod client;
 #[cfg(feature = "broker")]
 pub mod config;
+#[cfg(feature = "control")]
+mod control;
 #[cfg(feature = "broker")]
 pub mod deadline;
 #[cfg(feature = "broker")]

@@ -58,12 +58,14 @@ impl Doorbell {
         self.parked.store(false, Ordering::SeqCst);
     }
 
-    /// Something was pushed: wakes the owner if it sleeps.
-    pub fn ring(&self) {
+    /// Something was pushed: wakes the owner if it sleeps; returns whether it did.
+    pub fn ring(&self) -> bool {
         fence(Ordering::SeqCst);
-        if self.parked.swap(false, Ordering::SeqCst) {
+        let sleeps = self.parked.swap(false, Ordering::SeqCst);
+        if sleeps {
             (self.wake)();
         }
+        sleeps
     }
 }
 
@@ -81,6 +83,10 @@ pub struct Mesh {
     inboxes: Vec<Option<Inbox>>,
     /// The inbox that is looked at first, so that each has its share.
     first: usize,
+    /// Bytes that the rings have taken so far.
+    handed_bytes: u64,
+    /// Peers woken so far.
+    rung: u64,
 }
 
 /// Batches to one other shard.
@@ -149,6 +155,8 @@ impl Mesh {
                 outboxes: (0..count).map(|_| None).collect(),
                 inboxes: (0..count).map(|_| None).collect(),
                 first: 0,
+                handed_bytes: 0,
+                rung: 0,
             })
             .collect();
         for from in 0..count {
@@ -198,8 +206,10 @@ impl Mesh {
         for (to, outbox) in self.outboxes.iter_mut().enumerate() {
             let Some(outbox) = outbox else { continue };
             outbox.close_batch();
-            if outbox.push_spill() {
-                outbox.doorbell.ring();
+            let taken = outbox.push_spill();
+            if taken > 0 {
+                self.handed_bytes += taken as u64;
+                self.rung += u64::from(outbox.doorbell.ring());
             }
             if outbox.spill.is_empty() {
                 outbox.fed_by.clear();
@@ -235,7 +245,7 @@ impl Mesh {
             // The pusher has set this flag before it looked for room; see `push_spill`.
             fence(Ordering::SeqCst);
             if inbox.wants_room.swap(false, Ordering::SeqCst) {
-                inbox.doorbell.ring();
+                self.rung += u64::from(inbox.doorbell.ring());
             }
             self.first = from + 1;
             return Some((from, batch, Position::default()));
@@ -285,6 +295,17 @@ impl Mesh {
             .iter()
             .flatten()
             .all(|inbox| inbox.unfinished.is_none() && inbox.ring.is_empty())
+    }
+
+    /// Bytes handed over so far, and peers woken because something was, or because there is room.
+    pub(crate) const fn totals(&self) -> (u64, u64) {
+        (self.handed_bytes, self.rung)
+    }
+
+    /// All spills together, in bytes.
+    pub(crate) fn spill_total(&self) -> usize {
+        let outboxes = self.outboxes.iter().flatten();
+        outboxes.map(|outbox| outbox.spill_len).sum()
     }
 
     /// The longest spill, in bytes.
@@ -352,9 +373,9 @@ impl Outbox {
         self.spill.push_back(full);
     }
 
-    /// Moves batches into the ring, the oldest first; true if any went.
-    fn push_spill(&mut self) -> bool {
-        let before = self.spill.len();
+    /// Moves batches into the ring, the oldest first; returns how many bytes went.
+    fn push_spill(&mut self) -> usize {
+        let before = self.spill_len;
         while let Some(batch) = self.spill.pop_front() {
             let len = batch.len();
             let Err(PushError::Full(batch)) = self.ring.push(batch) else {
@@ -371,7 +392,7 @@ impl Outbox {
                 break;
             }
         }
-        self.spill.len() < before
+        before - self.spill_len
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::label::labels;
 use crate::packet::PacketError;
-use crate::session::CloseReason;
+use crate::session::{CloseReason, SessionState};
 
 labels! {
     /// Why a whole frame was discarded.
@@ -131,37 +131,108 @@ labelled!(DiscardCause, frames_discarded, discarded, count_discarded);
 labelled!(DropReason, deliveries_dropped, dropped, count_dropped);
 labelled!(CloseReason, sessions_closed, closed, count_closed);
 labelled!(RefuseReason, sessions_refused, refused, count_refused);
+labelled!(SessionState, sessions, in_state, count_in_state);
 
-/// Declares [`Counters`] and the table of its names: field, metric name, help.
+/// Whether a metric only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It does, from 0 when the broker starts; its name ends in `_total`.
+    Counter,
+    /// It is what holds now.
+    Gauge,
+}
+
+impl Kind {
+    /// The word for it in `/metrics`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// One row of the table of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Without the prefix `hvlp_` that `/metrics` puts in front.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// What its samples differ in; empty if there is only one.
+    pub label: &'static str,
+    /// All values of the label, in their order; empty where they are numbers or versions.
+    pub values: &'static [&'static str],
+    /// What it counts, in one sentence.
+    pub help: &'static str,
+}
+
+/// The label of what is shown for each reactor: its number, or `process` for the one that serves
+/// the broker's own process.
+pub const REACTOR: &str = "reactor";
+
+/// How the numbers of two shards become one.
+macro_rules! merge {
+    (max $mine:expr, $theirs:expr) => {
+        $mine = $mine.max($theirs)
+    };
+    (sum $mine:expr, $theirs:expr) => {
+        $mine += $theirs
+    };
+}
+
+/// Declares [`Counters`] and the table of its metrics: field, how shards add up, kind, name, label
+/// (with its values), help.
 macro_rules! counters {
     (
-        plain { $($field:ident $name:literal $help:literal,)* }
-        labelled { $($family:ident $labels:path, $fname:literal $fhelp:literal,)* }
+        plain { $($field:ident $how:ident $kind:ident $name:literal $scope:expr, $help:literal;)* }
+        labelled {
+            $(
+                $family:ident $fkind:ident $fname:literal $label:literal
+                    $values:expr, $fhelp:literal;
+            )*
+        }
     ) => {
         /// Everything that a shard counts.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $(#[doc = $help] pub $field: u64,)*
-            $(#[doc = $fhelp] pub $family: Family<{ $labels.len() }>,)*
+            $(#[doc = $fhelp] pub $family: Family<{ $values.len() }>,)*
         }
 
-        /// Name and help text of every metric, in the order in which they are shown.
-        pub const HELP: &[(&str, &str)] = &[$(($name, $help),)* $(($fname, $fhelp),)*];
+        /// Every metric that reactors count, in the order in which they are shown.
+        pub const METRICS: &[Metric] = &[
+            $(Metric {
+                name: $name,
+                kind: Kind::$kind,
+                label: $scope,
+                values: &[],
+                help: $help,
+            },)*
+            $(Metric {
+                name: $fname,
+                kind: Kind::$fkind,
+                label: $label,
+                values: &$values,
+                help: $fhelp,
+            },)*
+        ];
 
         impl Counters {
             /// Adds what another shard counted.
             pub fn add(&mut self, other: &Self) {
-                $(self.$field += other.$field;)*
+                $(merge!($how self.$field, other.$field);)*
                 $(for (mine, theirs) in self.$family.0.iter_mut().zip(other.$family.0) {
                     *mine += theirs;
                 })*
             }
 
             /// Every metric with its value: name, label's value (empty for a plain one), number.
+            /// In the order of [`METRICS`].
             pub fn samples(&self) -> Vec<(&'static str, &'static str, u64)> {
                 let mut samples = vec![$(($name, "", self.$field),)*];
                 $(samples.extend(
-                    $labels.into_iter().zip(self.$family.0).map(|(l, v)| ($fname, l, v))
+                    $values.into_iter().zip(self.$family.0).map(|(l, v)| ($fname, l, v))
                 );)*
                 samples
             }
@@ -171,31 +242,38 @@ macro_rules! counters {
 
 counters! {
     plain {
-        turns "turns_total" "Passes of the loop.",
-        receives "receives_total" "Receives that brought bytes.",
-        bytes_in "bytes_in_total" "Bytes received.",
-        sends "sends_total" "Sends of which the kernel took something.",
-        short_sends "short_sends_total" "Sends of which the kernel did not take everything.",
-        bytes_out "bytes_out_total" "Bytes that the kernel took.",
-        read_budget_exhausted "read_budget_exhausted_total" "Sessions put off to the next turn.",
-        stale_events "stale_events_total" "Events for a session that had ended.",
-        doorbells_missed "doorbells_missed_total" "Sleeps that only the backstop ended.",
-        sessions_opened "sessions_opened_total" "Connections that got a session.",
-        frames_read "frames_read_total" "Whole frames.",
-        publishes_unmatched "publishes_unmatched_total" "Accepted PUBLISH that nobody wanted.",
-        deliveries_matched "deliveries_matched_total" "Pairs of an accepted PUBLISH and a session.",
-        deliveries_written "deliveries_written_total" "Deliveries whose last byte the kernel took.",
-        deliveries_owed "deliveries_owed" "Deliveries neither written nor dropped yet.",
-        sessions "sessions" "Slots of sessions that are taken.",
-        topics "topics" "Topics that somebody is subscribed to.",
-        subscriptions "subscriptions" "Pairs of a session and a topic that it is subscribed to.",
+        turns sum Counter "turns_total" REACTOR, "Passes of the loop.";
+        receives sum Counter "receives_total" REACTOR, "Receives that brought bytes.";
+        bytes_in sum Counter "bytes_in_total" REACTOR, "Bytes received.";
+        sends sum Counter "sends_total" REACTOR, "Sends of which the kernel took something.";
+        short_sends sum Counter "short_sends_total" REACTOR, "Sends of which the kernel did not take everything.";
+        bytes_out sum Counter "bytes_out_total" REACTOR, "Bytes that the kernel took.";
+        read_budget_exhausted sum Counter "read_budget_exhausted_total" REACTOR, "Sessions put off to the next turn.";
+        stale_events sum Counter "stale_events_total" REACTOR, "Events for a session that had ended.";
+        mesh_bytes sum Counter "mesh_bytes_total" REACTOR, "Bytes handed over to other reactors, their headers included.";
+        doorbells sum Counter "doorbells_total" REACTOR, "Other reactors woken, because something was handed over to them or there is room again.";
+        doorbells_missed sum Counter "doorbells_missed_total" REACTOR, "Sleeps that only the backstop ended.";
+        mesh_spill_bytes sum Gauge "mesh_spill_bytes" REACTOR, "Bytes for other reactors that their full rings have not taken yet.";
+        sessions_opened sum Counter "sessions_opened_total" "", "Connections that got a session.";
+        frames_read sum Counter "frames_read_total" "", "Whole frames.";
+        publishes_unmatched sum Counter "publishes_unmatched_total" "", "Accepted PUBLISH that nobody wanted.";
+        deliveries_matched sum Counter "deliveries_matched_total" "", "Pairs of an accepted PUBLISH and a session.";
+        deliveries_written sum Counter "deliveries_written_total" "", "Deliveries whose last byte the kernel took.";
+        deliveries_owed sum Gauge "deliveries_owed" "", "Deliveries neither written nor dropped yet.";
+        topics sum Gauge "topics" "", "Topics that somebody is subscribed to.";
+        subscriptions sum Gauge "subscriptions" "", "Pairs of a session and a topic that it is subscribed to.";
+        publishers_paused sum Gauge "publishers_paused" "", "Sessions that are not read until another reactor has room.";
+        backlog_bytes sum Gauge "backlog_bytes" "", "What sessions are owed and their sockets have refused, overhead included.";
+        backlog_bytes_max_session max Gauge "backlog_bytes_max_session" "", "The part of backlog_bytes that belongs to the session with the most.";
+        held_bytes sum Gauge "held_bytes" "", "Input that waits for an answer to its CONNECT.";
     }
     labelled {
-        packets_accepted PACKET_NAMES, "packets_accepted_total" "Packets that took effect, by type.",
-        frames_discarded DiscardCause::NAMES, "frames_discarded_total" "Whole frames discarded, by cause.",
-        deliveries_dropped DropReason::NAMES, "deliveries_dropped_total" "Deliveries dropped, by reason.",
-        sessions_closed CloseReason::NAMES, "sessions_closed_total" "Sessions that ended, by reason.",
-        sessions_refused RefuseReason::NAMES, "sessions_refused_total" "Connections refused, by reason.",
+        sessions Gauge "sessions" "state" SessionState::NAMES, "Slots of sessions that are taken, by state.";
+        packets_accepted Counter "packets_accepted_total" "type" PACKET_NAMES, "Packets that took effect, by type.";
+        frames_discarded Counter "frames_discarded_total" "cause" DiscardCause::NAMES, "Whole frames discarded, by cause.";
+        deliveries_dropped Counter "deliveries_dropped_total" "reason" DropReason::NAMES, "Deliveries dropped, by reason.";
+        sessions_closed Counter "sessions_closed_total" "reason" CloseReason::NAMES, "Sessions that ended, by reason.";
+        sessions_refused Counter "sessions_refused_total" "reason" RefuseReason::NAMES, "Connections refused, by reason.";
     }
 }
 
@@ -222,18 +300,137 @@ impl Counters {
     }
 }
 
+labels! {
+    /// What the admin endpoint refused, and why.
+    pub enum AdminRefusal {
+        /// As many connections as there may be were being answered; this one was closed.
+        ConnectionsMax = "connections_max",
+        /// Its request was not whole when a newer connection needed its place.
+        Displaced = "displaced",
+        /// A request's head of more than 4 KiB: 431.
+        HeadMax = "head_max",
+        /// A request's head that was not whole after 2 s.
+        HeadTimeout = "head_timeout",
+        /// An answer that was not taken in time.
+        AnswerTimeout = "answer_timeout",
+        /// What is not HTTP: 400.
+        Malformed = "malformed",
+        /// Another method than GET and HEAD: 405.
+        Method = "method",
+        /// A `Host` that is not this host: 421.
+        Host = "host",
+        /// A path that does not exist: 404.
+        Path = "path",
+        /// What an address that others can reach does not serve: 403.
+        Forbidden = "forbidden",
+    }
+}
+
+/// What the process has beside the counters of its reactors, in the order in which it is shown.
+pub const PROCESS: &[Metric] = &[
+    process(
+        "build_info",
+        Kind::Gauge,
+        "version, engine",
+        "Always 1; its labels say what runs.",
+    ),
+    process(
+        "start_time_seconds",
+        Kind::Gauge,
+        "",
+        "When the broker started, in seconds since 1970.",
+    ),
+    process(
+        "reactor_answers",
+        Kind::Gauge,
+        REACTOR,
+        "1 if the reactor answered within a second or has ended in order, 0 if not; its numbers \
+         are then the last known.",
+    ),
+    process(
+        "backlog_limit_bytes",
+        Kind::Gauge,
+        "",
+        "The limit of backlog_bytes, limits.outbound_total_max.",
+    ),
+    Metric {
+        values: &["used", "limit"],
+        ..process(
+            "descriptors",
+            Kind::Gauge,
+            "kind",
+            "Descriptors of the process, and how many it may have.",
+        )
+    },
+    process(
+        "control_panics_total",
+        Kind::Counter,
+        "",
+        "Panics of the control plane, each of which made it start again.",
+    ),
+    process(
+        "admin_requests_total",
+        Kind::Counter,
+        "",
+        "Requests to the admin endpoint that it could read.",
+    ),
+    Metric {
+        values: &AdminRefusal::NAMES,
+        ..process(
+            "admin_refused_total",
+            Kind::Counter,
+            "reason",
+            "Connections and requests that the admin endpoint refused, by reason.",
+        )
+    },
+];
+
+const fn process(
+    name: &'static str,
+    kind: Kind,
+    label: &'static str,
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind,
+        label,
+        values: &[],
+        help,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_metric_has_a_name_of_its_own_and_a_help_text() {
-        let names: std::collections::BTreeSet<_> = HELP.iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), HELP.len());
-        assert!(
-            HELP.iter()
-                .all(|(name, help)| !name.is_empty() && help.ends_with('.'))
-        );
+        let all = || METRICS.iter().chain(PROCESS);
+        let names: std::collections::BTreeSet<_> = all().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), all().count());
+        assert!(all().all(|metric| metric.help.ends_with('.')));
+    }
+
+    #[test]
+    fn what_only_grows_is_a_total_by_its_name() {
+        for metric in METRICS.iter().chain(PROCESS) {
+            let is_total = metric.name.ends_with("_total");
+            assert_eq!(is_total, metric.kind == Kind::Counter, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn samples_come_in_the_order_of_the_table_with_every_value_of_their_labels() {
+        let samples = Counters::default().samples();
+        let mut expected = Vec::new();
+        for metric in METRICS {
+            match metric.values {
+                [] => expected.push((metric.name, "", 0)),
+                values => expected.extend(values.iter().map(|value| (metric.name, *value, 0))),
+            }
+        }
+        assert_eq!(samples, expected);
     }
 
     #[test]

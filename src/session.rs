@@ -46,15 +46,16 @@ impl SessionKey {
     }
 }
 
-/// How far a session has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionState {
-    /// Nothing but CONNECT counts yet.
-    WaitConnect,
-    /// CONNECT was read, and the handler's answer is not there yet.
-    Verifying,
-    /// Served.
-    Connected,
+labels! {
+    /// How far a session has come.
+    pub enum SessionState {
+        /// Nothing but CONNECT counts yet.
+        WaitConnect = "wait_connect",
+        /// CONNECT was read, and the handler's answer is not there yet.
+        Verifying = "verifying",
+        /// Served.
+        Connected = "connected",
+    }
 }
 
 /// Whose settings hold for a session: a listener, by its place in the configuration, or none.

@@ -388,18 +388,25 @@ impl<H: SessionHandler> Shard<H> {
 
     /// The counters, with what is owed and held as it is now.
     pub fn counters(&self) -> Counters {
-        let owed = self
-            .sessions
-            .iter()
-            .map(|(_, session)| session.outbound.owed())
-            .sum();
-        Counters {
-            deliveries_owed: owed,
-            sessions: self.sessions.len() as u64,
+        let mut counters = Counters {
             topics: self.register.topic_count() as u64,
             subscriptions: self.register.subscription_count() as u64,
+            backlog_bytes: self.backlog_total as u64,
+            held_bytes: self.held_total as u64,
             ..self.counters.clone()
+        };
+        for (_, session) in self.sessions.iter() {
+            let backlog = session.outbound.backlog_bytes() as u64;
+            counters.deliveries_owed += session.outbound.owed();
+            counters.backlog_bytes_max_session = counters.backlog_bytes_max_session.max(backlog);
+            counters.publishers_paused += u64::from(session.stopped_by != 0);
+            counters.count_in_state(session.state, 1);
         }
+        if let Some(remote) = &self.remote {
+            (counters.mesh_bytes, counters.doorbells) = remote.mesh.totals();
+            counters.mesh_spill_bytes = remote.mesh.spill_total() as u64;
+        }
+        counters
     }
 
     /// Who wants what, here.

@@ -20,7 +20,17 @@ fn c11_a_broker_that_has_ended_leaves_no_descriptor_and_no_thread() {
     let before = (count("fd"), count("task"));
     for _ in 0..20 {
         let builder = Broker::builder().listen("127.0.0.1:0").unwrap();
-        let broker = builder.listen(&unix).unwrap().spawn().unwrap();
+        let builder = builder.listen(&unix).unwrap();
+        #[cfg(feature = "control")]
+        let builder = builder.admin("127.0.0.1:0").unwrap();
+        let broker = builder.spawn().unwrap();
+        // One that has asked and one that never does, both still open when the broker ends.
+        #[cfg(feature = "control")]
+        let _watchers = ["GET /healthz HTTP/1.0\r\n\r\n", "GET"].map(|request| {
+            let mut watcher = TcpStream::connect(broker.admin_addr().unwrap()).unwrap();
+            watcher.write_all(request.as_bytes()).unwrap();
+            watcher
+        });
         let mut clients: Vec<_> = (0..10)
             .map(|_| TcpStream::connect(broker.local_addr().to_string()).unwrap())
             .collect();

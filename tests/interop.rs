@@ -33,6 +33,8 @@ impl BrokerProcess {
         for name in variables.filter(|name| name.to_string_lossy().starts_with("HVLP_")) {
             command.env_remove(name);
         }
+        // The default port is one for the whole host.
+        command.env("HVLP_ADMIN", "off");
         let command = command.args(["--listen", listen]).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

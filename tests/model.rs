@@ -258,7 +258,7 @@ impl Run {
         }
         let counters = self.world.counters();
         assert_eq!(counters.deliveries_owed, 0);
-        assert_eq!(counters.sessions, self.unsent.len() as u64);
+        assert_eq!(counters.sessions.total(), self.unsent.len() as u64);
     }
 
     fn any_peer(&mut self) -> Option<SessionKey> {

@@ -1,5 +1,5 @@
 //! The README keeps its word: what it names exists, and what it tells to type has a meaning.
-#![cfg(all(feature = "client", feature = "broker", feature = "cli"))]
+#![cfg(all(feature = "client", feature = "control", feature = "cli"))]
 #![allow(
     clippy::unwrap_used,
     reason = "what a test cannot go on without has failed it"

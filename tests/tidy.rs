@@ -11,11 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What may touch a socket.
-const IO_LAYERS: [&str; 6] = [
+const IO_LAYERS: [&str; 7] = [
     "src/reactor",
     "src/broker",
     "src/client",
     "src/bin/",
+    // Serves HTTP, on sockets and a thread of its own.
+    "src/control",
     // Turns texts into addresses, name resolution included.
     "src/address.rs",
     // What the broker's and the client's sockets have in common.

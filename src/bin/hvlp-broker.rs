@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, ValueEnum};
-use hvlp::address::Address;
+#[cfg(feature = "control")]
+use hvlp::config::Admin;
 use hvlp::config::{Config, ConfigError, Listen};
 use hvlp::metrics::Counters;
-use hvlp::{Broker, BrokerError};
+use hvlp::outbound::SlowConsumer;
+use hvlp::{Broker, BrokerError, BrokerHandle};
 use jiff::Timestamp;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
@@ -49,6 +51,17 @@ struct Args {
     /// Look for events this long before sleeping: less latency, a busy core [default: off]
     #[arg(long, value_name = "DURATION", env = "HVLP_BUSY_POLL")]
     busy_poll: Option<String>,
+
+    /// Address that serves /metrics, /healthz and /v1/snapshot over HTTP: host:port, or off
+    /// [default: 127.0.0.1:9644 if it is free]
+    #[cfg(feature = "control")]
+    #[arg(long, value_name = "ADDR", env = "HVLP_ADMIN")]
+    admin: Option<Admin>,
+
+    /// Serve none of that, whatever --admin says
+    #[cfg(feature = "control")]
+    #[arg(long)]
+    no_admin: bool,
 
     /// Set any key, repeatable: --set limits.sessions_max=5000; `--set help` lists them
     #[arg(long, value_name = "KEY=VALUE")]
@@ -106,7 +119,7 @@ fn main() -> ExitCode {
         let who = Audience::of(&config);
         Broker::builder()
             .config(config)
-            .run(|addresses| greet(form, addresses, &who))
+            .run(|broker| greet(form, broker, &who))
     });
     if let Ok(counters) = &ended {
         log_counters(counters);
@@ -145,6 +158,13 @@ fn config(args: Args) -> Result<Config, ConfigError> {
     }
     config.insecure_anonymous = args.insecure_anonymous;
     config.pin = args.pin;
+    #[cfg(feature = "control")]
+    {
+        config.admin = match (args.no_admin, args.admin) {
+            (true, _) => Admin::Off,
+            (false, admin) => admin.unwrap_or_else(Admin::of_daemon),
+        };
+    }
     if let Some(count) = args.reactors {
         config.set(&format!("reactors={count}"))?;
     }
@@ -181,6 +201,7 @@ struct Audience {
     insecure: bool,
     reactors: usize,
     outbound_max: String,
+    slow: &'static str,
 }
 
 impl Audience {
@@ -189,18 +210,27 @@ impl Audience {
             insecure: config.insecure_anonymous,
             reactors: config.reactors,
             outbound_max: config.show("listener.outbound_max").unwrap_or_default(),
+            slow: match config.listener.slow_consumer {
+                SlowConsumer::Disconnect => "is closed",
+                SlowConsumer::DropNewest => "loses what is newest",
+                SlowConsumer::DropOldest => "loses what is oldest",
+                SlowConsumer::Conflate => "gets the newest of each topic",
+            },
         }
     }
 }
 
 /// What listens; for people one screen: who may connect, what becomes of the slow, what to type.
-fn greet(form: LogForm, addresses: &[Address], audience: &Audience) {
+fn greet(form: LogForm, broker: &BrokerHandle, audience: &Audience) {
     let Audience {
         insecure,
         reactors,
         outbound_max,
+        slow,
     } = audience;
-    let listening: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let addresses = broker.local_addrs().iter();
+    let listening: Vec<_> = addresses.map(ToString::to_string).collect();
+    let admin = admin_address(broker);
     match form {
         LogForm::Text => {
             let who = match insecure {
@@ -208,22 +238,40 @@ fn greet(form: LogForm, addresses: &[Address], audience: &Audience) {
                 false => "this host alone",
             };
             let threads = if *reactors == 1 { "" } else { "s" };
+            let memory = broker.memory_bound().in_all();
             let server = &listening[0];
+            let admin = admin.map_or_else(String::new, |admin| {
+                format!("\n  metrics: http://{admin}/metrics")
+            });
             // Talk, which nobody need be there to read.
             let _ = writeln!(
                 io::stderr(),
                 "hvlp-broker {} listening on {}\n  {reactors} reactor{threads}, serves {who}; a \
-                 subscriber that is owed {outbound_max} is closed\n  try: hvlp -s {server} sub \
-                 hello\n       hvlp -s {server} pub hello world",
+                 subscriber that is owed {outbound_max} {slow}; {memory} of memory at most{admin}\n  try: hvlp -s {server} \
+                 sub hello\n       hvlp -s {server} pub hello world",
                 env!("CARGO_PKG_VERSION"),
                 listening.join(", "),
             );
         }
-        LogForm::Json => say_json("listening", &json!({ "addresses": listening })),
+        LogForm::Json => say_json(
+            "listening",
+            &json!({ "addresses": listening, "admin": admin }),
+        ),
     }
     if *insecure {
         tracing::warn!("--insecure-anonymous: everyone who can reach a listener reads and writes");
     }
+}
+
+/// Where metrics are served, if they are.
+#[cfg(feature = "control")]
+fn admin_address(broker: &BrokerHandle) -> Option<String> {
+    broker.admin_addr().map(|address| address.to_string())
+}
+
+#[cfg(not(feature = "control"))]
+const fn admin_address(_: &BrokerHandle) -> Option<String> {
+    None
 }
 
 fn log_counters(counters: &Counters) {
@@ -285,7 +333,9 @@ const fn exit_code(error: &BrokerError) -> u8 {
         BrokerError::Config(_) | BrokerError::OpenBind { .. } | BrokerError::Memory(_) => {
             exit::CONFIG
         }
-        BrokerError::AddressInUse { .. } | BrokerError::Bind { .. } => exit::BIND,
+        BrokerError::AddressInUse { .. } | BrokerError::Bind { .. } | BrokerError::Admin { .. } => {
+            exit::BIND
+        }
         BrokerError::Start(_) | BrokerError::Reactor(_) | BrokerError::Panicked(_) => exit::FAILED,
     }
 }

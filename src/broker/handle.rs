@@ -1,5 +1,7 @@
 //! A running broker, seen from other threads.
 
+#[cfg(feature = "control")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -8,9 +10,14 @@ use std::{io, thread};
 use crate::address::Address;
 use crate::broker::process::{ProcessError, Publisher, Subscription};
 use crate::broker::{BrokerError, cpus};
+#[cfg(feature = "control")]
+use crate::config::Config;
+use crate::config::MemoryBound;
+#[cfg(feature = "control")]
+use crate::control::{Control, Endpoint, Facts};
 use crate::handler::{Open, SessionHandler};
 use crate::metrics::Counters;
-use crate::reactor::{Command, Peers, Reactor};
+use crate::reactor::{Command, Peers, Reactor, Reply};
 use crate::session::SessionInfo;
 
 /// Reactors that do not run yet.
@@ -27,16 +34,21 @@ pub(super) struct Reactors<H> {
 #[derive(Debug)]
 pub struct BrokerHandle {
     addresses: Vec<Address>,
+    memory: MemoryBound,
     peers: Arc<Peers>,
     publisher: Publisher,
     /// Empty once they were joined.
     threads: Vec<JoinHandle<io::Result<Counters>>>,
+    /// Outlives the reactors, so that their drain can be watched.
+    #[cfg(feature = "control")]
+    control: Option<Control>,
 }
 
 impl BrokerHandle {
     pub(super) fn start<H: SessionHandler>(
         reactors: Reactors<H>,
         addresses: Vec<Address>,
+        memory: MemoryBound,
     ) -> Result<Self, BrokerError> {
         let Reactors {
             reactors,
@@ -46,9 +58,12 @@ impl BrokerHandle {
         } = reactors;
         let mut handle = Self {
             addresses,
+            memory,
             peers,
             publisher: Publisher::default(),
             threads: Vec::new(),
+            #[cfg(feature = "control")]
+            control: None,
         };
         for (id, reactor) in reactors.into_iter().enumerate() {
             handle.start_one(format!("hvlp-reactor-{id}"), pin.then_some(id), reactor)?;
@@ -59,6 +74,31 @@ impl BrokerHandle {
         Ok(handle)
     }
 
+    /// What the process may take at most, by what takes it: the sum of the limits in force.
+    pub const fn memory_bound(&self) -> &MemoryBound {
+        &self.memory
+    }
+
+    /// Adds the thread of the control plane.
+    #[cfg(feature = "control")]
+    pub(super) fn start_control(
+        &mut self,
+        endpoint: Endpoint,
+        config: &Config,
+    ) -> Result<(), BrokerError> {
+        let facts = Facts::new(&self.addresses, endpoint.address(), config);
+        let control = Control::start(endpoint, facts, Arc::clone(&self.peers));
+        self.control = Some(control.map_err(BrokerError::Start)?);
+        Ok(())
+    }
+
+    /// Where metrics, health and status are served over HTTP, with the port that the kernel chose;
+    /// `None` if they are not.
+    #[cfg(feature = "control")]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.control.as_ref().map(Control::address)
+    }
+
     /// Should one not start, dropping the handle ends those that have.
     fn start_one<H: SessionHandler>(
         &mut self,
@@ -67,14 +107,16 @@ impl BrokerHandle {
         reactor: Reactor<H>,
     ) -> Result<(), BrokerError> {
         let peers = Arc::clone(&self.peers);
+        let id = self.threads.len();
         let run = move || {
             let others = EndTogether(peers);
             if let Some(cpu) = cpu {
                 cpus::pin(cpu);
             }
             let ended = reactor.run();
-            if ended.is_err() {
-                others.0.end();
+            match &ended {
+                Ok(counters) => others.0.ended(id, counters),
+                Err(_) => others.0.end(),
             }
             ended
         };
@@ -141,15 +183,7 @@ impl BrokerHandle {
 
     /// What it has counted so far. All zero if it has ended: `join` returns the last count.
     pub fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
-        for counters in self.ask(Command::Count) {
-            sum.add(&counters);
-        }
-        if self.peers.mailboxes.len() > 1 {
-            // One that two reactors have subscribers for is one topic all the same.
-            sum.topics = self.peers.directory.topic_count() as u64;
-        }
-        sum
+        self.peers.sum(&self.ask(Command::Count))
     }
 
     /// Accepts no more, writes what sessions are owed within `drain_timeout`, and ends. Returns at
@@ -192,19 +226,26 @@ impl BrokerHandle {
                 }
             }
         }
+        #[cfg(feature = "control")]
+        drop(self.control.take());
         failure.map_or(Ok(sum), Err)
     }
 
     /// The answers of all reactors; none if one of them has ended.
-    fn ask<T>(&self, question: impl Fn(mpsc::Sender<T>) -> Command) -> Vec<T> {
-        let (reply, answers) = mpsc::channel();
+    fn ask<T: Send + 'static>(&self, question: impl Fn(Reply<T>) -> Command) -> Vec<T> {
+        let (sender, answers) = mpsc::channel();
         let mailboxes = &self.peers.mailboxes;
         for mailbox in mailboxes {
-            if mailbox.post(question(reply.clone())).is_err() {
+            let sender = sender.clone();
+            let reply = Reply::new(move |answer| {
+                // Whoever asked may have stopped waiting.
+                let _ = sender.send(answer);
+            });
+            if mailbox.post(question(reply)).is_err() {
                 return Vec::new();
             }
         }
-        drop(reply);
+        drop(sender);
         // A reactor that ends drops the question, so nobody waits for ever.
         let answers: Vec<_> = answers.iter().collect();
         match answers.len() == mailboxes.len() {

@@ -21,6 +21,8 @@ use crate::metrics::Counters;
 use crate::reactor::{Listener, Loop, Peers, Reactor};
 use crate::shard::Shard;
 
+#[cfg(feature = "control")]
+mod admin;
 mod cpus;
 mod descriptors;
 mod handle;
@@ -86,6 +88,21 @@ impl<H: SessionHandler> Builder<H> {
         self
     }
 
+    /// Serves metrics, health and status over HTTP here, on a thread of its own; port 0 lets the
+    /// kernel choose, and [`BrokerHandle::admin_addr`] tells. Without it, or with `off`, nothing is
+    /// served.
+    ///
+    /// `GET /metrics` is Prometheus text, `/healthz` asks every reactor, `/v1/snapshot` is JSON
+    /// (not on an address that other hosts can reach).
+    ///
+    /// # Errors
+    /// The text is neither `off` nor a host and a port.
+    #[cfg(feature = "control")]
+    pub fn admin(mut self, address: &str) -> Result<Self, BrokerError> {
+        self.config.admin = address.parse()?;
+        Ok(self)
+    }
+
     /// Adds behaviour; each reactor gets a clone.
     pub fn handler<N: SessionHandler>(self, handler: N) -> Builder<N> {
         Builder {
@@ -112,6 +129,7 @@ impl<H: SessionHandler> Builder<H> {
             .fit_memory(for_process)
             .map_err(BrokerError::Memory)?;
         descriptors::fit_sessions(&mut self.config.limits);
+        let memory = MemoryBound::of(&self.config, for_process);
         let listeners = self.config.listen.iter().map(|address| self.bind(address));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners
@@ -119,8 +137,21 @@ impl<H: SessionHandler> Builder<H> {
             .map(Listener::address)
             .collect::<Result<_, _>>();
         let addresses = addresses.map_err(BrokerError::Start)?;
+        // Behind the listeners: a port that both want is theirs.
+        #[cfg(feature = "control")]
+        let endpoint = admin::bind(&self.config.admin)?;
         let reactors = self.reactors(listeners, for_process);
-        BrokerHandle::start(reactors.map_err(BrokerError::Start)?, addresses)
+        let reactors = reactors.map_err(BrokerError::Start)?;
+        #[cfg_attr(
+            not(feature = "control"),
+            expect(unused_mut, reason = "nothing is added")
+        )]
+        let mut handle = BrokerHandle::start(reactors, addresses, memory)?;
+        #[cfg(feature = "control")]
+        if let Some(endpoint) = endpoint {
+            handle.start_control(endpoint, &self.config)?;
+        }
+        Ok(handle)
     }
 
     /// One reactor per thread to be, the first of them with the listeners.
@@ -171,15 +202,15 @@ impl<H: SessionHandler> Builder<H> {
     }
 
     /// Serves until SIGTERM or SIGINT, which drain, or a second one, which ends at once. `ready` is
-    /// told the bound addresses.
+    /// called once it serves, and told the bound addresses by the handle.
     ///
     /// # Errors
     /// As `spawn`, and whatever ended the broker while it ran.
-    pub fn run(self, ready: impl FnOnce(&[Address])) -> Result<Counters, BrokerError> {
+    pub fn run(self, ready: impl FnOnce(&BrokerHandle)) -> Result<Counters, BrokerError> {
         descriptors::raise_limit();
         let handle = self.start(false)?;
         let signals = signals::stop_on_signal(handle.stopper()).map_err(BrokerError::Start)?;
-        ready(handle.local_addrs());
+        ready(&handle);
         let ended = handle.join();
         signals.end();
         ended
@@ -284,6 +315,17 @@ pub enum BrokerError {
     /// The address cannot be bound for another reason.
     #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Bind {
+        /// The address.
+        address: Address,
+        /// What the kernel or the resolver said.
+        source: io::Error,
+    },
+    /// The admin endpoint cannot be bound.
+    #[error(
+        "cannot serve metrics on {address}: {source}; choose another address with --admin, or \
+         none with --no-admin"
+    )]
+    Admin {
         /// The address.
         address: Address,
         /// What the kernel or the resolver said.

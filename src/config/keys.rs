@@ -308,6 +308,14 @@ pub enum ConfigError {
         /// What would be right.
         expected: &'static str,
     },
+    /// Not an address of an admin endpoint.
+    #[error(
+        "admin = {address:?} is no address: write host:port, 127.0.0.1:9644 for example, or off"
+    )]
+    Admin {
+        /// As it was written.
+        address: String,
+    },
     /// Too small or too large.
     #[error(
         "{key} = {value:?} is out of range: from {least} to {most}, {default} by default; 0 is neither \"unlimited\" nor \"off\""

@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytesize::ByteSize;
 
-use crate::config::{Config, Limits, MIB, memory_allowed};
+use crate::config::{Config, KIB, Limits, MIB};
 use crate::mesh::RING_BYTES_MAX;
 
 /// Code, tables of fixed size, logs, the control plane.
@@ -108,7 +108,12 @@ impl MemoryBound {
         bytes.fold(0, usize::saturating_add)
     }
 
-    /// What it must not exceed.
+    /// The sum, for people.
+    pub fn in_all(&self) -> String {
+        mebibytes(self.total())
+    }
+
+    /// What it must not exceed, in bytes.
     pub const fn max(&self) -> usize {
         self.max
     }
@@ -141,16 +146,17 @@ fn mebibytes(bytes: usize) -> String {
 impl Config {
     /// What the process may take: as set, or the control group's limit, or half of the host's.
     pub fn memory_max(&self) -> usize {
-        self.limits.memory_max.unwrap_or_else(memory_allowed)
+        self.limits.memory_max.unwrap_or_else(allowed)
     }
 
     /// Lowers the defaults, all alike, until everything fits into `memory_max`; what was set to
     /// something else is left as it is. A small host thus never keeps a broker from starting.
     ///
     /// # Errors
-    /// It does not fit all the same: the table of what was asked for.
+    /// It does not fit all the same: the table, in which all that can be is lowered.
     pub(crate) fn fit_memory(&mut self, for_process: bool) -> Result<MemoryBound, MemoryBound> {
         let mut defaults = Limits::default();
+        let mut bound = MemoryBound::of(self, for_process);
         for steps in (1..=SHRINKING_STEPS).rev() {
             let mut fitted = self.clone();
             for limit in SHRINKING {
@@ -160,14 +166,42 @@ impl Config {
                     *value = default.saturating_mul(steps).div_ceil(SHRINKING_STEPS);
                 }
             }
-            let bound = MemoryBound::of(&fitted, for_process);
+            bound = MemoryBound::of(&fitted, for_process);
             if bound.fits() {
                 *self = fitted;
                 return Ok(bound);
             }
         }
-        Err(MemoryBound::of(self, for_process))
+        Err(bound)
     }
+}
+
+/// The memory that there is: the control group's limit, else the host's.
+pub(super) fn there_is() -> usize {
+    // A host that tells neither gets the bounds of one with 4 GiB.
+    let there = group_memory().into_iter().chain(host_memory()).min();
+    there.unwrap_or(4096 * MIB)
+}
+
+/// What a process should take of it unless told otherwise: all that its control group may, half of
+/// what the host has.
+fn allowed() -> usize {
+    let half = host_memory().map(|host| host / 2);
+    let allowed = group_memory().into_iter().chain(half).min();
+    allowed.unwrap_or(4096 * MIB)
+}
+
+fn group_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
+    text.trim().parse().ok()
+}
+
+fn host_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines();
+    let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: usize = total.trim().trim_end_matches("kB").trim().parse().ok()?;
+    kibibytes.checked_mul(KIB)
 }
 
 #[cfg(test)]

@@ -326,13 +326,10 @@ impl<H: SessionHandler> Reactor<H> {
                 }
                 Command::Edge(key, edge) => self.notice(key, &Readiness::from(edge)),
                 Command::Resolve(resolution) => self.shard.resolve(resolution),
-                Command::Count(reply) => {
-                    // Whoever asked may have stopped waiting.
-                    let _ = reply.send(self.shard.counters());
-                }
+                Command::Count(reply) => reply.send(self.shard.counters()),
                 Command::Sessions(reply) => {
                     let sessions = self.shard.sessions().map(|(_, info)| info).collect();
-                    let _ = reply.send(sessions);
+                    reply.send(sessions);
                 }
                 Command::Stop => self.stop(),
                 Command::End => {

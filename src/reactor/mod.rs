@@ -8,8 +8,9 @@
 //! mailbox and never waits for anybody.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::mio::Waker;
 
@@ -46,13 +47,33 @@ pub(crate) enum Command {
     /// A ticket's answer.
     Resolve(Resolution),
     /// Send what was counted.
-    Count(mpsc::Sender<Counters>),
+    Count(Reply<Counters>),
     /// Send what is known of every session.
-    Sessions(mpsc::Sender<Vec<SessionInfo>>),
+    Sessions(Reply<Vec<SessionInfo>>),
     /// Accept no more, write what is owed within `drain_timeout`, end.
     Stop,
     /// End at once.
     End,
+}
+
+/// Takes the answer to a question, on the thread of the reactor: it must not wait. Dropped instead,
+/// it lets go of whoever waits.
+pub(crate) struct Reply<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Reply<T> {
+    pub(crate) fn new(take: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(take))
+    }
+
+    fn send(self, answer: T) {
+        (self.0)(answer);
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
 }
 
 /// Commands to one reactor. Taken only when its waker fired: a message between sockets never meets
@@ -176,6 +197,8 @@ pub(crate) struct Peers {
     process_sessions_max: usize,
     /// Reactors that read no more and have handed over everything.
     quiet: Arc<Quiet>,
+    /// What each had counted when it ended in order.
+    last_counts: Vec<OnceLock<Counters>>,
 }
 
 impl Peers {
@@ -197,9 +220,39 @@ impl Peers {
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
             loads: mailboxes.iter().map(|_| AtomicUsize::new(0)).collect(),
+            last_counts: mailboxes.iter().map(|_| OnceLock::new()).collect(),
             quiet: Quiet::new(mailboxes.len(), wake_all),
             mailboxes,
         })
+    }
+
+    /// What all of them together have counted, from the counters of each.
+    pub(crate) fn sum<'a>(&self, counters: impl IntoIterator<Item = &'a Counters>) -> Counters {
+        let mut sum = Counters::default();
+        counters.into_iter().for_each(|each| sum.add(each));
+        if self.mailboxes.len() > 1 {
+            // One that two reactors have subscribers for is one topic all the same.
+            sum.topics = self.directory.topic_count() as u64;
+        }
+        sum
+    }
+
+    /// Reactor `id` has ended in order, and this is what it has counted.
+    pub(crate) fn ended(&self, id: usize, counters: &Counters) {
+        // A reactor ends once.
+        let _ = self.last_counts[id].set(counters.clone());
+    }
+
+    /// What reactor `id` had counted when it ended in order; `None` if it has not.
+    #[cfg(feature = "control")]
+    pub(crate) fn last_count(&self, id: usize) -> Option<&Counters> {
+        self.last_counts[id].get()
+    }
+
+    /// So many reactors, the first ones, have sockets.
+    #[cfg(feature = "control")]
+    pub(crate) const fn serving(&self) -> usize {
+        self.serving
     }
 
     /// The reactor with the fewest sessions; one more is counted for it. `None` if all together

@@ -324,7 +324,7 @@ fn serve_fragile() -> ! {
     let builder = Broker::builder().handler(Fragile).set("reactors=3");
     let builder = builder.and_then(|builder| builder.listen("127.0.0.1:0"));
     let ended = builder.and_then(|builder| {
-        builder.run(|addresses| eprintln!("fragile, listening on {}", addresses[0]))
+        builder.run(|broker| eprintln!("fragile, listening on {}", broker.local_addr()))
     });
     match ended {
         Ok(_) => exit(0),

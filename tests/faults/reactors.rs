@@ -164,7 +164,7 @@ fn f9_a_reactor_that_panics_ends_the_broker_with_its_reason() {
         .unwrap();
     let broker = builder.listen("127.0.0.1:0").unwrap().spawn().unwrap();
     let mut peers: Vec<_> = (0..6).map(|_| Peer::connect(broker.local_addr())).collect();
-    wait_until("all are there", || broker.counters().sessions == 6);
+    wait_until("all are there", || broker.counters().sessions.total() == 6);
     peers[4].publish("panic", b"");
     wait_until("it has ended", || !broker.is_alive());
     let error = broker.join().unwrap_err().to_string();

@@ -150,7 +150,11 @@ impl TestBroker {
                 counters.is_conserved(),
                 "every frame and delivery is accounted for"
             );
-            (counters.sessions, counters.topics, counters.subscriptions) == (0, 0, 0)
+            (
+                counters.sessions.total(),
+                counters.topics,
+                counters.subscriptions,
+            ) == (0, 0, 0)
         });
         if matches!(self.address, Address::Tcp { .. }) {
             wait_until("every descriptor is closed", || self.connections() == 0);

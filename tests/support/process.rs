@@ -21,7 +21,8 @@ pub(crate) struct Process {
     address: Address,
 }
 
-/// A command for the daemon that inherits no setting from whoever runs the tests.
+/// A command for the daemon that inherits no setting from whoever runs the tests. It has no admin
+/// endpoint unless one is typed: the default port is one for the whole host.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hvlp-broker"));
     for (name, _) in std::env::vars_os() {
@@ -31,6 +32,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     }
     command
         .args(args)
+        .env("HVLP_ADMIN", "off")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command
