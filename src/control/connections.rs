@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::{io, panic};
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -10,28 +10,38 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 /// Connections at a time; a scraper, a probe and a person need three.
 pub(super) const CONNECTIONS_MAX: usize = 16;
 
-/// Whether a connection is being answered: from the end of its request's head to the last byte of
-/// the answer.
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its request's head is not whole.
+    Asking,
+    /// From there to the last byte of the answer.
+    Answering,
+    /// What is left is the peer's goodbye.
+    Answered,
+}
+
+/// A connection's stage, as its task and the table of connections see it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answering(Arc<AtomicBool>);
+pub(super) struct Progress(Arc<AtomicU8>);
 
 // Relaxed: one thread.
-impl Answering {
-    pub(super) fn set(&self, is_answering: bool) {
-        self.0.store(is_answering, Ordering::Relaxed);
+impl Progress {
+    pub(super) fn set(&self, stage: Stage) {
+        self.0.store(stage as u8, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn is(&self, stage: Stage) -> bool {
+        self.0.load(Ordering::Relaxed) == stage as u8
     }
 }
 
-/// What became of the oldest connection, or of the one that came.
+/// Whether one more connection may come, and at whose expense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// There was room.
+    /// There is room.
     Room,
-    /// The oldest that is not being answered was closed to make room.
+    /// There is, because the oldest that has not asked yet was closed.
     Displaced,
     /// All are being answered: there is no room.
     Full,
@@ -41,34 +51,44 @@ pub(super) enum Admission {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     tasks: JoinSet<()>,
-    open: VecDeque<(AbortHandle, Answering)>,
+    open: VecDeque<(AbortHandle, Progress)>,
 }
 
 impl Connections {
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= CONNECTIONS_MAX
+    }
+
     /// Makes room for one more. A request comes with its connection, so whoever has held one and
     /// said nothing is the one to go: slow peers, however many, stop nobody who asks.
     pub(super) fn admit(&mut self) -> Admission {
-        if self.open.len() < CONNECTIONS_MAX {
-            return Admission::Room;
+        if !self.is_full() || self.close_oldest(Stage::Answered) {
+            Admission::Room
+        } else if self.close_oldest(Stage::Asking) {
+            Admission::Displaced
+        } else {
+            Admission::Full
         }
-        let oldest = self.open.iter().position(|(_, answering)| !answering.get());
-        match oldest.and_then(|oldest| self.open.remove(oldest)) {
-            Some((task, _)) => {
-                task.abort();
-                Admission::Displaced
-            }
-            None => Admission::Full,
-        }
+    }
+
+    /// Closes the oldest connection at this stage; false if there is none.
+    fn close_oldest(&mut self, stage: Stage) -> bool {
+        let oldest = self
+            .open
+            .iter()
+            .position(|(_, progress)| progress.is(stage));
+        let closed = oldest.and_then(|oldest| self.open.remove(oldest));
+        closed.inspect(|(task, _)| task.abort()).is_some()
     }
 
     /// Adds the task of a connection for which there is room.
     pub(super) fn add(
         &mut self,
-        answering: Answering,
+        progress: Progress,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        debug_assert!(self.open.len() < CONNECTIONS_MAX, "it was admitted");
-        self.open.push_back((self.tasks.spawn(task), answering));
+        debug_assert!(!self.is_full(), "it was admitted");
+        self.open.push_back((self.tasks.spawn(task), progress));
     }
 
     /// Waits for the end of a connection, and goes on with its panic if that was it; never ends if
@@ -83,8 +103,8 @@ impl Connections {
 
     /// Closes those that are not being answered, and waits for the rest.
     pub(super) async fn finish(mut self) {
-        for (task, answering) in &self.open {
-            if !answering.get() {
+        for (task, progress) in &self.open {
+            if !progress.is(Stage::Answering) {
                 task.abort();
             }
         }

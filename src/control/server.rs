@@ -19,9 +19,10 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use crate::control::connections::{Admission, Answering, Connections, is_of_one};
+use crate::control::connections::{Admission, Connections, Progress, Stage, is_of_one};
 use crate::control::http::{self, State};
 use crate::metrics::AdminRefusal;
 
@@ -53,7 +54,14 @@ pub(super) async fn serve(
             _ = stopped.changed() => break,
             () = connections.ended() => {}
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => admit(&mut connections, socket, state, &router),
+                Ok((socket, _)) => {
+                    if connections.is_full() {
+                        // Once to learn which of them have asked, once to let them say so.
+                        yield_now().await;
+                        yield_now().await;
+                    }
+                    admit(&mut connections, socket, state, &router);
+                }
                 Err(error) if is_of_one(&error) => {}
                 Err(error) => {
                     tracing::debug!("the admin endpoint cannot accept: {error}");
@@ -72,17 +80,17 @@ fn admit(connections: &mut Connections, socket: TcpStream, state: &Arc<State>, r
         Admission::Displaced => state.counts.refused(AdminRefusal::Displaced),
         Admission::Full => return state.counts.refused(AdminRefusal::ConnectionsMax),
     }
-    let answering = Answering::default();
-    let task = converse(socket, Arc::clone(state), router.clone(), answering.clone());
-    connections.add(answering, task);
+    let progress = Progress::default();
+    let task = converse(socket, Arc::clone(state), router.clone(), progress.clone());
+    connections.add(progress, task);
 }
 
 /// One connection: one request, one answer.
-async fn converse(socket: TcpStream, state: Arc<State>, router: Router, answering: Answering) {
+async fn converse(socket: TcpStream, state: Arc<State>, router: Router, progress: Progress) {
     let router = TowerToHyperService::new(router);
-    let began = answering.clone();
+    let began = progress.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        began.set(true);
+        began.set(Stage::Answering);
         router.call(request)
     });
     let mut connection = http1::Builder::new()
@@ -103,7 +111,7 @@ async fn converse(socket: TcpStream, state: Arc<State>, router: Router, answerin
         }
         Err(_) => return state.counts.refused(AdminRefusal::AnswerTimeout),
     }
-    answering.set(false);
+    progress.set(Stage::Answered);
     let socket = connection.into_parts().io.into_inner();
     // Nobody is left to be told about what goes wrong now.
     let _ = timeout(LINGER_TIMEOUT, linger(socket)).await;

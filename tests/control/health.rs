@@ -87,12 +87,14 @@ fn when_all_connections_are_being_answered_one_more_is_closed() {
     blocked.publish("block", "");
     wait_until("it stands still", || scraper.get("/healthz").code == 503);
     wait_until("there are too many", || {
-        // Each waits for the reactor, so none of them can be displaced.
-        let mut askers: Vec<_> = (0..20).map(|_| scraper.open()).collect();
-        for asker in &mut askers {
+        // Each waits for the reactor once it has asked, and cannot be displaced then.
+        let ask = |_| {
+            let mut asker = scraper.open();
             // Closed already, it takes nothing.
             let _ = asker.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
-        }
+            asker
+        };
+        let askers: Vec<_> = (0..20).map(ask).collect();
         let answered = |mut asker: TcpStream| {
             let mut answer = String::new();
             // A reset is an end like any other.
