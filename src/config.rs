@@ -118,6 +118,8 @@ pub struct ListenerConfig {
     pub outbound_max: usize,
     /// `listener.progress_timeout`
     pub progress_timeout: Duration,
+    /// `listener.pause_max`
+    pub pause_max: Duration,
 }
 
 impl ListenerConfig {
@@ -213,6 +215,7 @@ impl Default for ListenerConfig {
             slow_consumer: SlowConsumer::Disconnect,
             outbound_max: 8 * MIB,
             progress_timeout: Duration::from_secs(10),
+            pause_max: Duration::from_secs(30),
         }
     }
 }

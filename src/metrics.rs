@@ -60,7 +60,9 @@ impl DropReason {
     /// How the deliveries that a closed session was still owed are counted.
     pub const fn of_close(reason: CloseReason) -> Self {
         match reason {
-            CloseReason::SlowConsumerBytes | CloseReason::SlowConsumerStalled => Self::SlowClose,
+            CloseReason::SlowConsumerBytes
+            | CloseReason::SlowConsumerStalled
+            | CloseReason::SlowConsumerPaused => Self::SlowClose,
             CloseReason::SlowConsumerEvicted => Self::Evicted,
             CloseReason::Shutdown => Self::Drain,
             CloseReason::NoMemory => Self::NoMemory,
@@ -252,6 +254,7 @@ counters! {
         stale_events sum Counter "stale_events_total" REACTOR, "Events for a session that had ended.";
         mesh_bytes sum Counter "mesh_bytes_total" REACTOR, "Bytes handed over to other reactors, their headers included.";
         doorbells sum Counter "doorbells_total" REACTOR, "Other reactors woken, because something was handed over to them or there is room again.";
+        pauses sum Counter "slow_consumer_pauses_total" "", "Times that a subscriber began to hold its publishers.";
         doorbells_missed sum Counter "doorbells_missed_total" REACTOR, "Sleeps that only the backstop ended.";
         mesh_spill_bytes sum Gauge "mesh_spill_bytes" REACTOR, "Bytes for other reactors that their full rings have not taken yet.";
         sessions_opened sum Counter "sessions_opened_total" "", "Connections that got a session.";
@@ -262,7 +265,7 @@ counters! {
         deliveries_owed sum Gauge "deliveries_owed" "", "Deliveries neither written nor dropped yet.";
         topics sum Gauge "topics" "", "Topics that somebody is subscribed to.";
         subscriptions sum Gauge "subscriptions" "", "Pairs of a session and a topic that it is subscribed to.";
-        publishers_paused sum Gauge "publishers_paused" "", "Sessions that are not read until another reactor has room.";
+        publishers_paused sum Gauge "publishers_paused" "", "Sessions that are not read until a reactor or a slow subscriber has room.";
         backlog_bytes sum Gauge "backlog_bytes" "", "What sessions are owed and their sockets have refused, overhead included.";
         backlog_bytes_max_session max Gauge "backlog_bytes_max_session" "", "The part of backlog_bytes that belongs to the session with the most.";
         held_bytes sum Gauge "held_bytes" "", "Input that waits for an answer to its CONNECT.";

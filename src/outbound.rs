@@ -25,6 +25,9 @@ labels! {
         /// Of each topic only the newest frame is kept: state, such as prices. Too many topics for
         /// the bound close the session.
         Conflate = "conflate",
+        /// Whoever publishes to it is not read until it has caught up: nothing is lost, and one slow
+        /// reader holds its publishers. It is closed after `pause_max`, or at twice its bound.
+        Pause = "pause",
     }
 }
 
@@ -108,6 +111,8 @@ pub struct Outbound {
     /// Its socket takes nothing any more. The session ends when its input has been read: what the
     /// peer sent before it went shall not be lost.
     pub(crate) broken: bool,
+    /// Whoever publishes to it is held.
+    pub(crate) pausing: bool,
     pub(crate) backlog: Option<Box<Backlog>>,
 }
 
@@ -121,6 +126,7 @@ impl Default for Outbound {
             dirty: false,
             blocked: false,
             broken: false,
+            pausing: false,
             backlog: None,
         }
     }
@@ -250,6 +256,11 @@ impl Kept {
                 let kept = backlog.push(frames, bound.bytes_max);
                 (0, kept.map_err(|left| left.why))
             }
+            SlowConsumer::Pause => {
+                // What was read before its publishers were held comes on top.
+                let kept = backlog.push(frames, bound.bytes_max.saturating_mul(2));
+                (0, kept.map_err(|left| left.why))
+            }
             SlowConsumer::DropOldest => backlog.push_displacing(frames, bound.bytes_max),
             SlowConsumer::Conflate => backlog.push_latest(frames, bound.bytes_max),
         };
@@ -375,7 +386,8 @@ mod tests {
             let mut outbound = Outbound::default();
             let bytes: Vec<u8> = (0..1200).flat_map(|n| message(&n.to_string(), n)).collect();
             let kept = keep(&mut outbound, &bytes, 0, bound(policy, bound_bytes));
-            assert!(outbound.backlog_bytes() <= bound_bytes, "{policy}");
+            let times = if policy == SlowConsumer::Pause { 2 } else { 1 };
+            assert!(outbound.backlog_bytes() <= times * bound_bytes, "{policy}");
             assert!(outbound.backlog_bytes() > bound_bytes / 4, "{policy}");
             let gone = kept.dropped + kept.displaced + kept.conflated;
             assert_eq!(gone + outbound.owed(), 1200, "{policy}");

@@ -151,6 +151,8 @@ labels! {
         SlowConsumerStalled = "slow_consumer_stalled",
         /// All backlogs together reached `outbound_total_max`, and this was the largest.
         SlowConsumerEvicted = "slow_consumer_evicted",
+        /// It held its publishers for `pause_max`.
+        SlowConsumerPaused = "slow_consumer_paused",
         /// The peer reset the connection.
         Reset = "reset",
         /// The kernel gave the connection up (`ETIMEDOUT`).
@@ -176,7 +178,10 @@ impl CloseReason {
     pub const fn is_slow(self) -> bool {
         matches!(
             self,
-            Self::SlowConsumerBytes | Self::SlowConsumerStalled | Self::SlowConsumerEvicted
+            Self::SlowConsumerBytes
+                | Self::SlowConsumerStalled
+                | Self::SlowConsumerEvicted
+                | Self::SlowConsumerPaused
         )
     }
 
@@ -261,6 +266,8 @@ pub(crate) struct Session {
     pub(crate) dropped: u64,
     /// Bit k: what it published waits for shard k, and until that has gone it is not read.
     pub(crate) stopped_by: u64,
+    /// How many consumers that pause it waits for; not read meanwhile either.
+    pub(crate) paused_by: u32,
     pub(crate) outbound: Outbound,
 }
 
@@ -286,8 +293,14 @@ impl Session {
             deliveries: 0,
             dropped: 0,
             stopped_by: 0,
+            paused_by: 0,
             outbound: Outbound::default(),
         }
+    }
+
+    /// Whether what it publishes waits for somebody, so that it is not read.
+    pub(crate) const fn is_stopped(&self) -> bool {
+        self.stopped_by != 0 || self.paused_by != 0
     }
 
     /// Whether it holds input that may be parsed.

@@ -36,6 +36,7 @@ mod deadlines;
 mod drain;
 mod flush;
 mod parse;
+mod pause;
 mod receive;
 mod remote;
 mod requests;
@@ -44,6 +45,8 @@ mod run;
 use budget::Budget;
 use deadlines::Deadlines;
 pub use flush::{Outgoing, SendOutcome};
+pub use pause::PauseChange;
+use pause::Pauses;
 use remote::Remote;
 
 /// How a connection ended.
@@ -102,6 +105,9 @@ pub struct Shard<H> {
     /// Buffers of remainders, for the next session that needs one.
     spare: Vec<Vec<u8>>,
     deadlines: Deadlines,
+    /// Of the last look at the deadlines: as late as this turn or the one before.
+    now: Timestamp,
+    pauses: Pauses,
     backlog_total: usize,
     held_total: usize,
     /// Nothing is read any more.
@@ -144,6 +150,8 @@ impl<H: SessionHandler> Shard<H> {
             budget: Budget::of(&config.limits),
             spare: Vec::new(),
             deadlines: Deadlines::new(&listeners),
+            now: Timestamp::default(),
+            pauses: Pauses::default(),
             backlog_total: 0,
             held_total: 0,
             draining: false,
@@ -266,7 +274,7 @@ impl<H: SessionHandler> Shard<H> {
         self.sessions.get(key).is_some_and(|session| {
             session.closing.is_none()
                 && session.state != SessionState::Verifying
-                && session.stopped_by == 0
+                && !session.is_stopped()
         }) && !self.draining
     }
 
@@ -288,6 +296,7 @@ impl<H: SessionHandler> Shard<H> {
     /// Ends every wait that is over at `now`. Called behind reading and flushing, so that a delay
     /// of our own is never taken for the peer's.
     pub fn expire(&mut self, now: Timestamp) {
+        self.now = now;
         while let Some((slot, reason)) = self.deadlines.pop_expired(now) {
             if let Some(key) = self.sessions.key_at(slot) {
                 self.close(key, reason);
@@ -310,6 +319,8 @@ impl<H: SessionHandler> Shard<H> {
             .expect("it is on the list of closing sessions");
         self.drop_owed(key, DropReason::of_close(reason));
         self.unsubscribe_all(key);
+        self.end_pause(self.now, key);
+        self.forget_waiting(key);
         self.deadlines.disarm(key.slot());
         self.counters.count_closed(reason, 1);
 
@@ -346,7 +357,7 @@ impl<H: SessionHandler> Shard<H> {
     /// Whether what the session publishes waits for another shard: it is neither read nor parsed.
     pub fn is_stopped(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
-        session.is_some_and(|session| session.stopped_by != 0)
+        session.is_some_and(Session::is_stopped)
     }
 
     /// Whether it ends with this turn.
@@ -399,7 +410,7 @@ impl<H: SessionHandler> Shard<H> {
             let backlog = session.outbound.backlog_bytes() as u64;
             counters.deliveries_owed += session.outbound.owed();
             counters.backlog_bytes_max_session = counters.backlog_bytes_max_session.max(backlog);
-            counters.publishers_paused += u64::from(session.stopped_by != 0);
+            counters.publishers_paused += u64::from(session.is_stopped());
             counters.count_in_state(session.state, 1);
         }
         if let Some(remote) = &self.remote {

@@ -215,6 +215,7 @@ impl Audience {
                 SlowConsumer::DropNewest => "loses what is newest",
                 SlowConsumer::DropOldest => "loses what is oldest",
                 SlowConsumer::Conflate => "gets the newest of each topic",
+                SlowConsumer::Pause => "holds its publishers",
             },
         }
     }

@@ -128,11 +128,13 @@ keys! {
         "a fixed send buffer; absent, the kernel tunes TCP's, and a unix socket has 1MiB",
     "listener.slow_consumer" Policy
         listener.slow_consumer policy [0, SlowConsumer::ALL.len() as u64 - 1]
-        "at outbound_max: disconnect, drop_newest, drop_oldest, or conflate (keep each topic's newest)",
+        "at outbound_max: disconnect, drop_newest, drop_oldest, conflate (each topic's newest) or pause",
     "listener.outbound_max" Size listener.outbound_max number [64 * K, TIB]
         "what one session may be owed, overhead included; at it slow_consumer applies",
     "listener.progress_timeout" Duration listener.progress_timeout time [MICROSECOND, DAY]
         "a backlog of which the kernel takes nothing for this long closes the session",
+    "listener.pause_max" Duration listener.pause_max time [MICROSECOND, DAY]
+        "how long a subscriber may hold its publishers under pause; progress_timeout is off there",
     "limits.sessions_max" Count limits.sessions_max number [1, 1 << 24]
         "sessions at a time; fitted to the descriptors that the process may have",
     "limits.memory_max" Size limits.memory_max optional_number [64 * K * K, 1 << 50]
@@ -220,7 +222,7 @@ impl Unit {
         match self {
             Self::Count => "a number such as 64",
             Self::Flag => "true or false",
-            Self::Policy => "disconnect, drop_newest, drop_oldest or conflate",
+            Self::Policy => "disconnect, drop_newest, drop_oldest, conflate or pause",
             Self::Size => "bytes with their unit, such as 64KiB or 8MiB",
             Self::Duration => "a time with its unit, such as 10s or 250ms",
         }

@@ -325,6 +325,7 @@ impl<H: SessionHandler> Reactor<H> {
                     self.adopt(transport, peer, listener);
                 }
                 Command::Edge(key, edge) => self.notice(key, &Readiness::from(edge)),
+                Command::Pause(from, change) => self.shard.apply_pause(self.now, from, change),
                 Command::Resolve(resolution) => self.shard.resolve(resolution),
                 Command::Count(reply) => reply.send(self.shard.counters()),
                 Command::Sessions(reply) => {

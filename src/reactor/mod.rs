@@ -22,6 +22,7 @@ use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
 use crate::register::directory::Directory;
 use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
+use crate::shard::PauseChange;
 
 mod connections;
 mod ending;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Adopt(Transport, Peer, ListenerId),
     /// What has become possible on a connection inside the process.
     Edge(SessionKey, Edge),
+    /// What another reactor's shard says about a slow subscriber of its own.
+    Pause(u8, PauseChange),
     /// A ticket's answer.
     Resolve(Resolution),
     /// Send what was counted.

@@ -15,6 +15,8 @@ pub(super) struct Deadlines {
     pub(super) frame: DeadlineQueue,
     /// From one byte of a backlog that the kernel takes to the next.
     pub(super) progress: DeadlineQueue,
+    /// From the moment a consumer holds its publishers to the end of that.
+    pub(super) pause: DeadlineQueue,
 }
 
 impl Deadlines {
@@ -25,6 +27,7 @@ impl Deadlines {
             connect: queue(|listener| listener.connect_timeout),
             frame: queue(|listener| listener.frame_timeout),
             progress: queue(|listener| listener.progress_timeout),
+            pause: queue(|listener| listener.pause_max),
         }
     }
 
@@ -37,7 +40,7 @@ impl Deadlines {
 
     /// When the first of all waits ends.
     pub(super) fn first(&self) -> Option<Timestamp> {
-        let queues = [&self.connect, &self.frame, &self.progress];
+        let queues = [&self.connect, &self.frame, &self.progress, &self.pause];
         queues.iter().filter_map(|queue| queue.first()).min()
     }
 
@@ -47,11 +50,12 @@ impl Deadlines {
         queues.find_map(|(queue, reason)| Some((queue.pop_expired(now)?, reason)))
     }
 
-    const fn queues(&mut self) -> [(&mut DeadlineQueue, CloseReason); 3] {
+    const fn queues(&mut self) -> [(&mut DeadlineQueue, CloseReason); 4] {
         [
             (&mut self.connect, CloseReason::ConnectTimeout),
             (&mut self.frame, CloseReason::FrameTimeout),
             (&mut self.progress, CloseReason::SlowConsumerStalled),
+            (&mut self.pause, CloseReason::SlowConsumerPaused),
         ]
     }
 }

@@ -18,6 +18,7 @@ impl<H: SessionHandler> Shard<H> {
             self.deadlines.connect.disarm(key.slot());
             self.deadlines.frame.disarm(key.slot());
         }
+        self.release_all(self.now);
     }
 
     /// Nothing new will come, from no shard: each session ends as soon as nothing is owed to it.

@@ -186,13 +186,15 @@ impl<H: SessionHandler> Shard<H> {
         let before = session.outbound.backlog_bytes();
         self.counters.deliveries_written += session.outbound.advance(taken);
         let is_empty = session.outbound.backlog.is_none();
+        let is_blocked = session.outbound.blocked;
+        self.backlog_total -= before - session.outbound.backlog_bytes();
         if is_empty {
             self.deadlines.progress.disarm(key.slot());
-        } else if taken > 0 {
+            self.end_pause(now, key);
+        } else if taken > 0 && self.bounds[listener.index()].policy != SlowConsumer::Pause {
             self.deadlines.progress.rearm(key.slot(), listener, now);
         }
-        self.backlog_total -= before - session.outbound.backlog_bytes();
-        if !is_empty && !session.outbound.blocked {
+        if !is_empty && !is_blocked {
             self.again.push(key);
         }
     }
@@ -212,7 +214,10 @@ impl<H: SessionHandler> Shard<H> {
         if taken > 0 {
             self.deadlines.progress.disarm(key.slot());
         }
-        self.deadlines.progress.arm(key.slot(), listener, now);
+        // Under `pause` that has its own end alone counts.
+        if bound.policy != SlowConsumer::Pause {
+            self.deadlines.progress.arm(key.slot(), listener, now);
+        }
         self.count_dropped(key, DropReason::Displaced, kept.displaced);
         self.count_dropped(key, DropReason::Conflated, kept.conflated);
         match kept.refused {
@@ -232,6 +237,7 @@ impl<H: SessionHandler> Shard<H> {
         if self.backlog_total > self.limits.outbound_total_max {
             self.evict();
         }
+        self.pause_if_full(now, key);
     }
 
     /// Closes the sessions with the largest backlogs until all together take 90 % of their bound.

@@ -10,6 +10,25 @@ use crate::session::{CloseReason, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::run::{Run, Step};
 
+/// Where a run was published.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// By a session of this shard.
+    Here(SessionKey),
+    /// On another one.
+    Shard { from: u8, topic_hash: u64 },
+}
+
+impl Origin {
+    /// The session that must not get its own message.
+    pub(super) const fn publisher(self) -> Option<SessionKey> {
+        match self {
+            Self::Here(publisher) => Some(publisher),
+            Self::Shard { .. } => None,
+        }
+    }
+}
+
 /// What the parser does after a frame.
 pub(super) enum Next {
     Go,
@@ -176,10 +195,11 @@ impl<H: SessionHandler> Shard<H> {
         };
         if others != 0 {
             self.forward(others, publisher, run.hash, &bytes[run.start..run.end]);
+            self.hold_for_others(publisher, run.hash);
         }
         let matched = run.found.map_or(0, |found| {
             let piece = piece.part(run.start, run.end);
-            self.fan_out(found, Some(publisher), piece, frames)
+            self.fan_out(found, Origin::Here(publisher), piece, frames)
         });
         if matched == 0 && others == 0 {
             self.counters.publishes_unmatched += u64::from(frames);
@@ -204,12 +224,13 @@ impl<H: SessionHandler> Shard<H> {
     pub(super) fn fan_out(
         &mut self,
         topic: TopicIndex,
-        publisher: Option<SessionKey>,
+        origin: Origin,
         piece: Piece,
         frames: u32,
     ) -> u64 {
         let (mut matched, mut sessions) = (0, 0);
         let mut starved = Vec::new();
+        let publisher = origin.publisher();
         for &subscriber in self.register.route_at(topic).subscribers() {
             if Some(subscriber) == publisher {
                 continue;
@@ -239,6 +260,9 @@ impl<H: SessionHandler> Shard<H> {
         for subscriber in starved {
             self.count_dropped(subscriber, DropReason::NoMemory, u64::from(frames));
             self.close(subscriber, CloseReason::NoMemory);
+        }
+        if self.pauses.consumers > 0 {
+            self.hold_origin(topic, origin);
         }
         self.budget.spend_deliveries(piece.len(), sessions);
         self.counters.deliveries_matched += matched;

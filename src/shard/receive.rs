@@ -108,11 +108,11 @@ impl<H: SessionHandler> Shard<H> {
             self.deadlines.frame.disarm(key.slot());
             return;
         }
-        // Nobody reads the rest of it while the broker drains.
+        // Nobody reads the rest of it while the broker drains, or a slow consumer holds it.
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if !same && !self.draining {
+        if !same && !self.draining && !session.is_stopped() {
             let listener = session.listener;
             self.deadlines.frame.rearm(key.slot(), listener, now);
         }

@@ -13,6 +13,7 @@ use crate::register::directory::{Directory, Interest, Wanted};
 use crate::session::SessionKey;
 use crate::shard::Shard;
 use crate::shard::budget::Budget;
+use crate::shard::parse::Origin;
 
 /// A shard's view of its peers.
 #[derive(Debug)]
@@ -160,7 +161,7 @@ impl<H: SessionHandler> Shard<H> {
                 break;
             }
             let start = record.frames.start + position.skip;
-            let end = start + self.deliver_run(piece, bytes, &record, start);
+            let end = start + self.deliver_run(from, piece, bytes, &record, start);
             position = match end < record.frames.end {
                 true => Position {
                     skip: end - record.frames.start,
@@ -177,7 +178,14 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Gives a record's frames from `start` on to those who want them: as many as the turn has
     /// deliveries left for, and at least one. Returns how many bytes were dealt with.
-    fn deliver_run(&mut self, piece: Piece, bytes: &[u8], record: &Record, start: usize) -> usize {
+    fn deliver_run(
+        &mut self,
+        from: usize,
+        piece: Piece,
+        bytes: &[u8],
+        record: &Record,
+        start: usize,
+    ) -> usize {
         let rest = &bytes[start..record.frames.end];
         let first = Frame::split_first(rest).map(|(frame, _)| frame);
         let topic = first.and_then(|frame| frame.publish_parts().ok());
@@ -192,7 +200,11 @@ impl<H: SessionHandler> Shard<H> {
             false => whole_frames(rest, len_max),
         };
         let frames = u32::try_from(frames).expect("a batch is short");
-        self.fan_out(found, None, piece.part(start, start + len), frames);
+        let origin = Origin::Shard {
+            from: u8::try_from(from).expect("at most 64 shards"),
+            topic_hash: record.hash,
+        };
+        self.fan_out(found, origin, piece.part(start, start + len), frames);
         len
     }
 
@@ -215,13 +227,8 @@ impl<H: SessionHandler> Shard<H> {
                 continue;
             };
             session.stopped_by &= !(1 << to);
-            if session.stopped_by == 0 {
-                // Held input is not a frame that the peer has yet to complete.
-                if !session.remainder.is_empty() && !session.holds && !self.draining {
-                    let listener = session.listener;
-                    self.deadlines.frame.rearm(key.slot(), listener, now);
-                }
-                self.resumed.push(key);
+            if !session.is_stopped() {
+                self.read_again(now, key);
             }
         }
     }

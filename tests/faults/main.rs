@@ -20,6 +20,7 @@ mod limits;
 mod load;
 mod malformed;
 mod pace;
+mod pause;
 #[cfg(feature = "cli")]
 mod process;
 mod reactors;

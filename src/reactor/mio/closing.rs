@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::handler::SessionHandler;
+use crate::reactor::Command;
 use crate::reactor::mio::{Reactor, is_empty};
 use crate::session::{CloseReason, SessionKey};
 use crate::shard::Closed;
@@ -27,7 +28,18 @@ impl<H: SessionHandler> Reactor<H> {
             self.lingering.pop();
             self.close_connection(key);
         }
+        self.tell_of_pauses();
         self.shard.end_turn(&mut self.arena);
+    }
+
+    /// Whoever waited for a session that has ended is read again, here and on other reactors.
+    fn tell_of_pauses(&mut self) {
+        self.resume();
+        while let Some((to, change)) = self.shard.next_pause_change() {
+            let from = u8::try_from(self.id).expect("at most 64 reactors");
+            // One that has ended holds nobody.
+            let _ = self.peers.mailboxes[usize::from(to)].post(Command::Pause(from, change));
+        }
     }
 
     fn end_connection(&mut self, closed: &Closed) {
