@@ -1,0 +1,355 @@
+//! Who is owed which frame, and what became of it.
+//!
+//! Each PUBLISH carries an id of its own, so every frame that leaves a session says which one it is.
+//! What a session gets from one shard comes in the order of execution there.
+//!
+//! Frames that cross from one shard to another are matched when the other shard takes them, and
+//! which turn takes which frame is its own business as long as not all are taken. So a session *may*
+//! get such a frame if it was subscribed at any of these turns, and *must* if it was at all of them.
+//! When a shard says that it has taken everything the two are one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::wire;
+
+/// The sessions, by number, that want a topic.
+pub(crate) type Wanted = BTreeSet<u64>;
+
+/// How a session is served when its backlog reaches its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// It is closed, so what it got has no gap.
+    Disconnect,
+}
+
+impl Policy {
+    /// Whether a frame may be left out although a later one is sent.
+    const fn leaves_gaps(self) -> bool {
+        match self {
+            Self::Disconnect => false,
+        }
+    }
+}
+
+/// One accepted PUBLISH.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publication {
+    /// When it was executed, in the order of all.
+    order: u64,
+    from: usize,
+}
+
+#[derive(Debug)]
+struct Draft {
+    bytes: Vec<u8>,
+    peer: usize,
+    published: Option<(u64, usize)>,
+}
+
+/// A frame on its way from one shard to another.
+#[derive(Debug)]
+struct Crossing {
+    publication: Publication,
+    topic: String,
+    /// The other shard may have it.
+    is_offered: bool,
+    /// The other shard has it.
+    is_handed_over: bool,
+    /// Those who were subscribed at any turn that may have taken it.
+    may: Wanted,
+    /// Those who were at all of them.
+    must: Option<Wanted>,
+}
+
+/// What is known of a frame that a session may or may not be owed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Chance {
+    /// Its shard may not have taken it yet.
+    #[default]
+    Open,
+    /// Its shard has taken it, at a turn when the session was subscribed or at another one.
+    Taken,
+    /// The session has got it.
+    Written,
+}
+
+/// One session's account.
+#[derive(Debug, Default)]
+struct Account {
+    /// By the shard they come from, in the order of execution.
+    owed: Vec<BTreeSet<u64>>,
+    /// What it may or may not be owed.
+    chances: Vec<BTreeMap<u64, Chance>>,
+    last: Vec<u64>,
+    /// The beginning of a frame that was cut by a short send.
+    cut: Vec<u8>,
+    written: u64,
+    /// Owed and not written when its socket failed: at least, at most.
+    lost: (u64, u64),
+}
+
+impl Account {
+    fn left(&self) -> (u64, u64) {
+        let owed: usize = self.owed.iter().map(BTreeSet::len).sum();
+        let chances = self.chances.iter().flat_map(BTreeMap::values);
+        let chances = chances.filter(|chance| **chance != Chance::Written).count();
+        (owed as u64, (owed + chances) as u64)
+    }
+
+    fn clear(&mut self) {
+        self.owed.iter_mut().for_each(BTreeSet::clear);
+        self.chances.iter_mut().for_each(BTreeMap::clear);
+    }
+}
+
+pub(crate) struct Ledger {
+    pub(crate) policy: Policy,
+    drafts: Vec<Draft>,
+    executed: u64,
+    last_of_peer: BTreeMap<usize, u32>,
+    accounts: BTreeMap<u64, Account>,
+    /// By sender and receiver.
+    crossings: Vec<Vec<VecDeque<Crossing>>>,
+    /// Frames whose last byte a socket took, by shard.
+    pub(crate) written: Vec<u64>,
+    shards: usize,
+}
+
+const PAYLOAD_LEN_MAX: usize = 255;
+
+impl Ledger {
+    pub(crate) fn new(shards: usize) -> Self {
+        let row = || (0..shards).map(|_| VecDeque::new()).collect();
+        Self {
+            policy: Policy::Disconnect,
+            drafts: Vec::new(),
+            executed: 0,
+            last_of_peer: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            crossings: (0..shards).map(|_| row()).collect(),
+            written: vec![0; shards],
+            shards,
+        }
+    }
+
+    /// A PUBLISH that a peer is about to write, with an id of its own and `padding` bytes.
+    pub(crate) fn draft(&mut self, peer: usize, topic: &str, padding: usize) -> Vec<u8> {
+        let id = u32::try_from(self.drafts.len()).expect("a run is short");
+        let mut data = id.to_be_bytes().to_vec();
+        let padding = padding.min(PAYLOAD_LEN_MAX - 1 - topic.len() - data.len());
+        data.extend((0..padding).map(|at| id.to_le_bytes()[0] ^ u8::try_from(at % 256).unwrap()));
+        let bytes = wire::publish(topic, data);
+        self.drafts.push(Draft {
+            bytes: bytes.clone(),
+            peer,
+            published: None,
+        });
+        bytes
+    }
+
+    pub(crate) fn opened(&mut self, number: u64) {
+        let account = Account {
+            owed: vec![BTreeSet::new(); self.shards],
+            chances: vec![BTreeMap::new(); self.shards],
+            last: vec![0; self.shards],
+            ..Account::default()
+        };
+        self.accounts.insert(number, account);
+    }
+
+    /// A shard has accepted a PUBLISH.
+    pub(crate) fn publish(
+        &mut self,
+        publisher: u64,
+        from: usize,
+        topic: &str,
+        frame: &[u8],
+    ) -> Publication {
+        let id = id_of(topic.len(), frame);
+        let draft = &mut self.drafts[id as usize];
+        assert_eq!(draft.bytes, frame, "what is executed is what was written");
+        assert!(draft.published.is_none(), "frame {id} is executed twice");
+        self.executed += 1;
+        draft.published = Some((self.executed, from));
+        let last = self.last_of_peer.insert(draft.peer, id);
+        assert!(last < Some(id), "session {publisher}: {id} is executed behind {last:?}");
+        Publication {
+            order: self.executed,
+            from,
+        }
+    }
+
+    pub(crate) fn owe(&mut self, number: u64, publication: Publication) {
+        let account = self.accounts.get_mut(&number).expect("it was opened");
+        account.owed[publication.from].insert(publication.order);
+    }
+
+    /// It goes to another shard as well, because somebody there is subscribed.
+    pub(crate) fn forward(&mut self, to: usize, topic: &str, publication: Publication) {
+        self.crossings[publication.from][to].push_back(Crossing {
+            publication,
+            topic: topic.to_owned(),
+            is_offered: false,
+            is_handed_over: false,
+            may: Wanted::new(),
+            must: None,
+        });
+    }
+
+    /// A shard has ended its turn, and handed over some of what it has for others, or `all`.
+    pub(crate) fn hand_over(&mut self, from: usize, all: bool) {
+        for crossing in self.crossings[from].iter_mut().flatten() {
+            crossing.is_offered = true;
+            crossing.is_handed_over |= all;
+        }
+    }
+
+    /// A shard has taken some of what it was handed, or `all`.
+    pub(crate) fn deliver(&mut self, to: usize, all: bool, wanted: impl Fn(&str) -> Wanted) {
+        for row in &mut self.crossings {
+            for crossing in row[to].iter_mut().filter(|crossing| crossing.is_offered) {
+                crossing.consider(wanted(&crossing.topic), &mut self.accounts);
+            }
+            while all && row[to].front().is_some_and(|crossing| crossing.is_handed_over) {
+                let taken = row[to].pop_front();
+                taken.expect("it is there").settle(&mut self.accounts);
+            }
+        }
+    }
+
+    /// A session's socket has taken these bytes.
+    pub(crate) fn taken(&mut self, number: u64, shard: usize, bytes: &[u8]) {
+        let account = self.accounts.get_mut(&number).expect("it was opened");
+        let mut cut = std::mem::take(&mut account.cut);
+        cut.extend_from_slice(bytes);
+        let mut rest = &cut[..];
+        while let Some((frame, behind)) = wire::split(rest) {
+            rest = behind;
+            assert_eq!(frame[0], 5, "session {number} gets nothing but PUBLISH: {frame:?}");
+            let topic_len = usize::from(frame[2]);
+            let draft = &self.drafts[id_of(topic_len, frame) as usize];
+            assert_eq!(draft.bytes, frame, "session {number} gets a frame as it was written");
+            let published = draft.published.expect("it was accepted");
+            account.write(number, self.policy, published);
+            self.written[shard] += 1;
+        }
+        let rest = rest.to_vec();
+        account.cut = rest;
+    }
+
+    /// A session's socket has failed: what it is owed is lost.
+    pub(crate) fn lose(&mut self, number: u64) {
+        let account = self.accounts.get_mut(&number).expect("it was opened");
+        let (must, may) = account.left();
+        account.lost = (account.lost.0 + must, account.lost.1 + may);
+        account.clear();
+    }
+
+    /// A session is owed nothing: what it might have been owed it was not.
+    pub(crate) fn paid(&mut self, number: u64) {
+        let account = self.accounts.get_mut(&number).expect("it was opened");
+        for chances in &mut account.chances {
+            chances.retain(|_, chance| *chance != Chance::Taken);
+        }
+    }
+
+    /// How many frames a session is owed: at least, at most.
+    pub(crate) fn owed(&self, number: u64) -> (u64, u64) {
+        self.accounts[&number].left()
+    }
+
+    /// How many were matched for it: at least, at most.
+    pub(crate) fn matched(&self, number: u64) -> (u64, u64) {
+        let account = &self.accounts[&number];
+        let (must, may) = account.left();
+        let base = account.written;
+        (base + must + account.lost.0, base + may + account.lost.1)
+    }
+
+    /// A session has ended, and so many of its deliveries were dropped.
+    pub(crate) fn closed(&mut self, number: u64, dropped: u64) {
+        let account = self.accounts.remove(&number).expect("it was opened");
+        let (must, may) = account.left();
+        let (must, may) = (must + account.lost.0, may + account.lost.1);
+        assert!(
+            (must..=may).contains(&dropped),
+            "session {number}: {dropped} dropped, {must} to {may} were owed"
+        );
+    }
+
+    /// Whether nothing is on its way between shards.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.crossings.iter().flatten().all(VecDeque::is_empty)
+    }
+
+    /// How many PUBLISH frames were written by peers, and how many of them accepted.
+    pub(crate) fn totals(&self) -> (usize, u64) {
+        (self.drafts.len(), self.executed)
+    }
+}
+
+impl Crossing {
+    /// The receiving shard may take it now, when these are subscribed.
+    fn consider(&mut self, wanted: Wanted, accounts: &mut BTreeMap<u64, Account>) {
+        let Publication { order, from, .. } = self.publication;
+        for number in &wanted {
+            let account = accounts.get_mut(number).expect("it was opened");
+            account.chances[from].entry(order).or_default();
+        }
+        self.may.extend(&wanted);
+        self.must = Some(match self.must.take() {
+            None => wanted,
+            Some(must) => must.intersection(&wanted).copied().collect(),
+        });
+    }
+
+    /// The receiving shard has taken it.
+    fn settle(self, accounts: &mut BTreeMap<u64, Account>) {
+        let Publication { order, from, .. } = self.publication;
+        let must = self.must.unwrap_or_default();
+        for number in self.may {
+            let Some(account) = accounts.get_mut(&number) else {
+                continue;
+            };
+            match account.chances[from].remove(&order) {
+                Some(Chance::Open) if must.contains(&number) => {
+                    let last = account.last[from];
+                    assert!(order > last, "session {number}: {order} is missing before {last}");
+                    account.owed[from].insert(order);
+                }
+                Some(Chance::Open) if order > account.last[from] => {
+                    account.chances[from].insert(order, Chance::Taken);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Account {
+    fn write(&mut self, number: u64, policy: Policy, (order, from): (u64, usize)) {
+        let last = std::mem::replace(&mut self.last[from], order);
+        assert!(last < order, "session {number}: {order} is written behind {last}");
+        let chances = &mut self.chances[from];
+        let chance = chances.get_mut(&order).map(|it| std::mem::replace(it, Chance::Written));
+        assert!(
+            self.owed[from].remove(&order) || chance.is_some_and(|it| it != Chance::Written),
+            "session {number} is not owed {order} of shard {from}"
+        );
+        if chance == Some(Chance::Taken) {
+            chances.remove(&order);
+        }
+        chances.retain(|at, chance| *chance != Chance::Taken || *at > order);
+        let left_out = self.owed[from].first().filter(|first| **first < order);
+        assert!(
+            left_out.is_none() || policy.leaves_gaps(),
+            "session {number}: {left_out:?} is missing before {order}"
+        );
+        self.written += 1;
+    }
+}
+
+fn id_of(topic_len: usize, frame: &[u8]) -> u32 {
+    let id = frame[3 + topic_len..].first_chunk();
+    u32::from_be_bytes(*id.expect("every PUBLISH has an id"))
+}

@@ -1,0 +1,214 @@
+//! What a shard does at moments of its own choice, and whether it may.
+
+use std::io::ErrorKind;
+
+use hvlp::deadline::Timestamp;
+use hvlp::metrics::DropReason;
+use hvlp::session::{CloseReason, SessionState};
+use hvlp::shard::Closed;
+
+use crate::model::{Ending, Model, Moment, Session};
+
+impl Model {
+    /// A session's socket has taken these bytes.
+    pub(crate) fn taken(&mut self, number: u64, bytes: &[u8]) {
+        let shard = self.sessions[&number].shard;
+        self.expected[shard].bytes_out += bytes.len() as u64;
+        self.ledger.taken(number, shard, bytes);
+    }
+
+    /// The end of the stream was read.
+    pub(crate) fn ended(&mut self, number: u64) {
+        let session = self.session(number);
+        session.end(match (session.is_broken, session.input.is_empty()) {
+            (true, _) => CloseReason::Reset,
+            (false, true) => CloseReason::Eof,
+            (false, false) => CloseReason::EofMidFrame,
+        });
+    }
+
+    /// The socket has failed.
+    pub(crate) fn failed(&mut self, number: u64, kind: ErrorKind) {
+        self.end(
+            number,
+            match kind {
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => CloseReason::Reset,
+                ErrorKind::TimedOut => CloseReason::WriteTimeout,
+                ErrorKind::WriteZero => CloseReason::WriteZero,
+                _ => CloseReason::IoError,
+            },
+        );
+    }
+
+    /// A receive was executed as far as it could; `is_same`: nothing of it, so the frame that was
+    /// cut before still is. A frame has its time from its first byte on.
+    pub(crate) fn kept(&mut self, number: u64, is_held: bool, is_same: bool, now: Timestamp) {
+        let timeout = self.config.listener.frame_timeout;
+        let draining = &self.draining;
+        let session = self.sessions.get_mut(&number).expect("it was opened");
+        session.is_held = is_held || session.state == SessionState::Verifying;
+        let is_done = !session.is_open() || session.is_held || session.input.is_empty();
+        // Nobody reads the rest of a frame while the broker drains.
+        if is_done || draining[session.shard] {
+            session.frame_due = None;
+        } else if !is_same {
+            session.frame_due = Some(now + timeout);
+        }
+    }
+
+    /// The session was closed in a receive: perhaps because what it sent behind a CONNECT that
+    /// waits for its answer was more than all such sessions may hold.
+    pub(crate) fn not_held(&mut self, number: u64) {
+        let session = &self.sessions[&number];
+        if !session.is_open() || session.state != SessionState::Verifying {
+            return;
+        }
+        let others = self.of_shard(session.shard).filter(|(other, _)| *other != number);
+        let held: usize = others.map(|(_, other)| other.held_len()).sum();
+        assert!(
+            held + session.input.len() > self.config.limits.held_total_max,
+            "session {number}: there was room for what it sent"
+        );
+        let session = self.session(number);
+        session.end(CloseReason::LimitConnect);
+        session.is_held = false;
+    }
+
+    /// What a shard holds, of sessions that are about to end too.
+    pub(crate) fn held_total(&self, shard: usize) -> usize {
+        self.of_shard(shard).map(|(_, session)| session.held_len()).sum()
+    }
+
+    /// Whether a session is read has changed, or not. While it is not, it cannot be late.
+    pub(crate) fn stopped(&mut self, number: u64, was: bool, is: bool, now: Timestamp) {
+        let timeout = self.config.listener.frame_timeout;
+        let draining = &self.draining;
+        let session = self.sessions.get_mut(&number).expect("it was opened");
+        if is {
+            session.frame_due = None;
+        } else if was && !session.input.is_empty() && !session.is_held && !draining[session.shard] {
+            session.frame_due = Some(now + timeout);
+        }
+    }
+
+    /// All that can be written in this turn was; `taken`: bytes that the socket has taken in it.
+    pub(crate) fn owing(&mut self, number: u64, is_owed: bool, taken: usize, now: Timestamp) {
+        let session = self.session(number);
+        if !is_owed {
+            session.stalled_since = None;
+            self.ledger.paid(number);
+        } else if taken > 0 || session.stalled_since.is_none() {
+            session.stalled_since = Some(now);
+        }
+    }
+
+    fn overdue(&self, session: &Session, now: Timestamp) -> Option<CloseReason> {
+        let is_over = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
+        let timeout = self.config.listener.progress_timeout;
+        if is_over(session.connect_due) {
+            Some(CloseReason::ConnectTimeout)
+        } else if is_over(session.frame_due) {
+            Some(CloseReason::FrameTimeout)
+        } else if is_over(session.stalled_since.map(|since| since + timeout)) {
+            Some(CloseReason::SlowConsumerStalled)
+        } else {
+            None
+        }
+    }
+
+    /// Every wait that is over has ended its session.
+    pub(crate) fn check_expired(&self, shard: usize, now: Timestamp) {
+        for (number, session) in self.of_shard(shard).filter(|(_, session)| session.is_open()) {
+            let overdue = self.overdue(session, now);
+            assert_eq!(overdue, None, "session {number} should have been closed by {now:?}");
+        }
+    }
+
+    /// When the next wait of any session is over.
+    pub(crate) fn stop_reading(&mut self, shard: usize) {
+        self.draining[shard] = true;
+        for session in self.sessions.values_mut().filter(|session| session.shard == shard) {
+            session.connect_due = None;
+            session.frame_due = None;
+        }
+    }
+
+    /// The shard has told how a session ended.
+    pub(crate) fn closed(
+        &mut self,
+        closed: &Closed,
+        now: Timestamp,
+        stopping: Option<Timestamp>,
+    ) {
+        let number = closed.number;
+        let session = &self.sessions[&number];
+        assert_eq!(session.key, closed.key, "session {number} has one key");
+        assert!(!session.is_told, "session {number} ends once");
+        let is_late = stopping.is_some_and(|deadline| deadline <= now);
+        let is_drained = stopping.is_some()
+            && closed.reason == CloseReason::Shutdown
+            && (is_late || session.is_broken || closed.dropped == 0);
+        let is_just = match session.ending {
+            None => false,
+            Some(Ending::Known(reason)) => closed.reason == reason,
+            Some(Ending::Seen(Moment::Flush)) => is_drained || self.is_slow(session, closed),
+            Some(Ending::Seen(Moment::Expire)) => self.overdue(session, now) == Some(closed.reason),
+            Some(Ending::Seen(Moment::Drain)) => is_drained,
+        };
+        assert!(
+            is_just,
+            "session {number} was closed for {}, {} dropped: {session:?}",
+            closed.reason, closed.dropped
+        );
+        let (shard, is_broken) = (session.shard, session.is_broken);
+        self.ledger.closed(number, closed.dropped);
+        let reason = match is_broken {
+            true => DropReason::SessionGone,
+            false => drop_reason(closed.reason),
+        };
+        let expected = &mut self.expected[shard];
+        expected.dropped[reason as usize] += closed.dropped;
+        expected.closed[closed.reason as usize] += 1;
+        let session = self.session(number);
+        session.is_told = true;
+        session.is_held = false;
+        session.topics.clear();
+    }
+
+    /// A slow consumer: it was owed something, and a bound was reached.
+    fn is_slow(&self, session: &Session, closed: &Closed) -> bool {
+        match closed.reason {
+            CloseReason::SlowConsumerBytes => closed.dropped > 0,
+            CloseReason::SlowConsumerEvicted => {
+                // Others share the bound.
+                closed.dropped > 0 && self.of_shard(session.shard).count() > 0
+            }
+            _ => false,
+        }
+    }
+
+    /// The connection of a session that has ended was closed: its slot is free.
+    pub(crate) fn forget(&mut self, number: u64) {
+        let session = self.sessions.remove(&number);
+        assert!(session.is_some_and(|session| session.is_told), "session {number} has ended");
+    }
+}
+
+impl Session {
+    fn held_len(&self) -> usize {
+        match self.is_held {
+            true => self.input.len(),
+            false => 0,
+        }
+    }
+}
+
+/// How deliveries that a session did not get are counted, by what ended it.
+const fn drop_reason(reason: CloseReason) -> DropReason {
+    match reason {
+        CloseReason::SlowConsumerBytes | CloseReason::SlowConsumerStalled => DropReason::SlowClose,
+        CloseReason::SlowConsumerEvicted => DropReason::Evicted,
+        CloseReason::Shutdown => DropReason::Drain,
+        _ => DropReason::SessionGone,
+    }
+}
