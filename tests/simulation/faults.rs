@@ -57,7 +57,47 @@ faults! {
     PeerStopsMidFrame 15,
     /// An answer to a CONNECT is given up, or comes when its session has ended.
     TicketDropped 30,
-    TimeLeaps 15,
+    TimeLeaps 6,
+}
+
+/// Declares what a run may come to, other than by a fault.
+macro_rules! marks {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A state that runs shall come to, because something is decided there.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Mark { $($(#[$doc])* $name,)* }
+
+        impl Mark {
+            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+marks! {
+    /// Several pieces in one offer.
+    Scattered,
+    /// What was refused before is offered again.
+    BacklogOffered,
+    /// A socket has failed, and what it still holds is read.
+    Broken,
+    /// Input waits for the next turn.
+    PutOff,
+    /// There was no room for it to wait.
+    RestExecuted,
+    /// A batch of another shard is delivered in two turns.
+    BatchCut,
+    /// A ring is full, and a publisher waits for it.
+    PublisherStopped,
+    /// So much waits that nobody is read.
+    Spilling,
+    /// Something came between the last look and the sleep.
+    ParkRefused,
+    /// Somebody else has the slot of a session that has ended.
+    SlotReused,
+    /// The connection of a session that has ended is still open.
+    Lingering,
+    /// A stop came to its deadline.
+    DrainDeadline,
 }
 
 /// The dice of a run. Drawn once per seed: which faults are possible, and how likely.
@@ -65,6 +105,7 @@ pub(crate) struct Faults {
     prng: Prng,
     percent: Vec<usize>,
     met: Vec<u64>,
+    marks: Vec<u64>,
     /// Everything works for a while.
     calm: bool,
 }
@@ -81,6 +122,7 @@ impl Faults {
             prng,
             percent,
             met: vec![0; Fault::ALL.len()],
+            marks: vec![0; Mark::ALL.len()],
             calm: false,
         }
     }
@@ -91,6 +133,11 @@ impl Faults {
         let hit = percent > 0 && !self.calm && self.prng.below(100) < percent;
         self.met[fault as usize] += u64::from(hit);
         hit
+    }
+
+    /// Notes that the run has come so far.
+    pub(crate) fn mark(&mut self, mark: Mark, is_there: bool) {
+        self.marks[mark as usize] += u64::from(is_there);
     }
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
@@ -115,13 +162,14 @@ impl Faults {
         self.calm = calm;
     }
 
-    pub(crate) const fn is_calm(&self) -> bool {
-        self.calm
-    }
-
     /// How often each has happened, in the order of `Fault::ALL`.
     pub(crate) fn met(&self) -> &[u64] {
         &self.met
+    }
+
+    /// The same of `Mark::ALL`.
+    pub(crate) fn marks(&self) -> &[u64] {
+        &self.marks
     }
 
     /// Those that are possible in this run, with their percentages.

@@ -172,7 +172,10 @@ impl Ledger {
         self.executed += 1;
         draft.published = Some((self.executed, from));
         let last = self.last_of_peer.insert(draft.peer, id);
-        assert!(last < Some(id), "session {publisher}: {id} is executed behind {last:?}");
+        assert!(
+            last < Some(id),
+            "session {publisher}: {id} is executed behind {last:?}"
+        );
         Publication {
             order: self.executed,
             from,
@@ -210,7 +213,11 @@ impl Ledger {
             for crossing in row[to].iter_mut().filter(|crossing| crossing.is_offered) {
                 crossing.consider(wanted(&crossing.topic), &mut self.accounts);
             }
-            while all && row[to].front().is_some_and(|crossing| crossing.is_handed_over) {
+            while all
+                && row[to]
+                    .front()
+                    .is_some_and(|crossing| crossing.is_handed_over)
+            {
                 let taken = row[to].pop_front();
                 taken.expect("it is there").settle(&mut self.accounts);
             }
@@ -225,10 +232,16 @@ impl Ledger {
         let mut rest = &cut[..];
         while let Some((frame, behind)) = wire::split(rest) {
             rest = behind;
-            assert_eq!(frame[0], 5, "session {number} gets nothing but PUBLISH: {frame:?}");
+            assert_eq!(
+                frame[0], 5,
+                "session {number} gets nothing but PUBLISH: {frame:?}"
+            );
             let topic_len = usize::from(frame[2]);
             let draft = &self.drafts[id_of(topic_len, frame) as usize];
-            assert_eq!(draft.bytes, frame, "session {number} gets a frame as it was written");
+            assert_eq!(
+                draft.bytes, frame,
+                "session {number} gets a frame as it was written"
+            );
             let published = draft.published.expect("it was accepted");
             account.write(number, self.policy, published);
             self.written[shard] += 1;
@@ -314,7 +327,10 @@ impl Crossing {
             match account.chances[from].remove(&order) {
                 Some(Chance::Open) if must.contains(&number) => {
                     let last = account.last[from];
-                    assert!(order > last, "session {number}: {order} is missing before {last}");
+                    assert!(
+                        order > last,
+                        "session {number}: {order} is missing before {last}"
+                    );
                     account.owed[from].insert(order);
                 }
                 Some(Chance::Open) if order > account.last[from] => {
@@ -329,9 +345,14 @@ impl Crossing {
 impl Account {
     fn write(&mut self, number: u64, policy: Policy, (order, from): (u64, usize)) {
         let last = std::mem::replace(&mut self.last[from], order);
-        assert!(last < order, "session {number}: {order} is written behind {last}");
+        assert!(
+            last < order,
+            "session {number}: {order} is written behind {last}"
+        );
         let chances = &mut self.chances[from];
-        let chance = chances.get_mut(&order).map(|it| std::mem::replace(it, Chance::Written));
+        let chance = chances
+            .get_mut(&order)
+            .map(|it| std::mem::replace(it, Chance::Written));
         assert!(
             self.owed[from].remove(&order) || chance.is_some_and(|it| it != Chance::Written),
             "session {number} is not owed {order} of shard {from}"

@@ -144,7 +144,10 @@ impl Model {
 
     /// Sessions of a shard, by number.
     pub(crate) fn of_shard(&self, shard: usize) -> impl Iterator<Item = (u64, &Session)> {
-        let all = self.sessions.iter().map(|(number, session)| (*number, session));
+        let all = self
+            .sessions
+            .iter()
+            .map(|(number, session)| (*number, session));
         all.filter(move |(_, session)| session.shard == shard)
     }
 
@@ -178,7 +181,8 @@ impl Model {
     pub(crate) fn execute(&mut self, number: u64, bytes: &[u8], now: Timestamp) {
         let session = self.session(number);
         assert!(
-            session.input.len() >= bytes.len() && session.input.iter().zip(bytes).all(|(a, b)| a == b),
+            session.input.len() >= bytes.len()
+                && session.input.iter().zip(bytes).all(|(a, b)| a == b),
             "session {number} executes what it has received, in its order"
         );
         session.input.drain(..bytes.len());
@@ -198,7 +202,9 @@ impl Model {
             rest.is_empty() || session.state == SessionState::Verifying,
             "session {number}: bytes of a cut frame were executed"
         );
-        rest.iter().rev().for_each(|byte| session.input.push_front(*byte));
+        rest.iter()
+            .rev()
+            .for_each(|byte| session.input.push_front(*byte));
     }
 
     fn execute_frame(&mut self, number: u64, frame: &[u8], now: Timestamp) {
@@ -308,7 +314,10 @@ impl Model {
     fn is_full(&self, number: u64, topic: &str) -> bool {
         let (session, limits) = (&self.sessions[&number], &self.config.limits);
         let shard = session.shard;
-        let count: usize = self.of_shard(shard).map(|(_, other)| other.topics.len()).sum();
+        let count: usize = self
+            .of_shard(shard)
+            .map(|(_, other)| other.topics.len())
+            .sum();
         let topics = self.topics_of(shard);
         let is_new = !topics.contains(topic);
         !session.topics.contains(topic)
@@ -328,7 +337,10 @@ impl Model {
             }
         }
         for to in (0..self.expected.len()).filter(|to| *to != from) {
-            if self.of_shard(to).any(|(_, session)| session.topics.contains(topic)) {
+            if self
+                .of_shard(to)
+                .any(|(_, session)| session.topics.contains(topic))
+            {
                 self.ledger.forward(to, topic, publication);
                 is_wanted = true;
             }
@@ -348,7 +360,10 @@ impl Model {
     }
 
     fn charge(&mut self, number: u64, now: Timestamp) {
-        let (budget, window) = (self.config.limits.error_budget, self.config.limits.error_window);
+        let (budget, window) = (
+            self.config.limits.error_budget,
+            self.config.limits.error_window,
+        );
         let session = self.session(number);
         session.discards.push_back(now);
         session.discards.retain(|at| now.since(*at) < window);
@@ -360,7 +375,9 @@ impl Model {
     /// All that a shard has subscribed to.
     pub(crate) fn topics_of(&self, shard: usize) -> BTreeSet<&str> {
         let sessions = self.of_shard(shard);
-        sessions.flat_map(|(_, session)| session.topics.iter().map(String::as_str)).collect()
+        sessions
+            .flat_map(|(_, session)| session.topics.iter().map(String::as_str))
+            .collect()
     }
 }
 

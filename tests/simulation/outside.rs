@@ -92,7 +92,7 @@ impl Outside {
 fn config(faults: &mut Faults) -> Config {
     const BIG: usize = 1 << 20;
     let mut config = Config::default();
-    let times = [2_000, 50_000, 1_000_000, 30_000_000];
+    let times = [2_000, 50_000, 1_000_000, 30_000_000, 30_000_000, 30_000_000];
     let time = |faults: &mut Faults| Duration::from_micros(faults.pick(&times));
     config.drain_timeout = time(faults);
     config.listener.connect_timeout = time(faults);
@@ -104,10 +104,10 @@ fn config(faults: &mut Faults) -> Config {
     limits.sessions_max = 3 + faults.below(6);
     limits.outbound_total_max = faults.pick(&[5_000, 10_000, 30_000, BIG]);
     limits.held_total_max = faults.pick(&[100, 2_000, 20_000, BIG]);
-    limits.subscriptions_per_session_max = faults.pick(&[2, 6, BIG, BIG]);
-    limits.subscriptions_max = faults.pick(&[6, 20, BIG, BIG]);
-    limits.topics_max = faults.pick(&[4, 10, BIG, BIG]);
-    limits.error_budget = faults.pick(&[1, 3, 64]);
+    limits.subscriptions_per_session_max = faults.pick(&[2, 6, BIG, BIG, BIG]);
+    limits.subscriptions_max = faults.pick(&[6, 20, BIG, BIG, BIG]);
+    limits.topics_max = faults.pick(&[4, 10, BIG, BIG, BIG]);
+    limits.error_budget = faults.pick(&[1, 3, 64, 64, 64]);
     limits.accept_per_turn = faults.pick(&[1, 64]);
     limits.read_per_session = faults.pick(&[10, 300, 4_000, BIG]);
     limits.read_per_turn = faults.pick(&[100, 1_000, BIG, BIG]);

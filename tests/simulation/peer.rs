@@ -63,14 +63,15 @@ impl Peer {
             is_silent: false,
             is_refused: false,
         };
-        if !faults.one_in(10) {
-            let choice = match faults.below(12) {
+        if !faults.one_in(30) {
+            let choice = match faults.below(40) {
                 0 => &[guard::UNAUTHORISED][..],
                 1 => &[guard::BEYOND_LIMIT],
-                2..=4 => &[guard::LATER],
+                2..=9 => &[guard::LATER],
                 _ => b"",
             };
             peer.script.extend(wire::frame(1, choice));
+            peer.script.extend(wire::subscribe(&topics(faults)));
             peer.script.extend(wire::subscribe(&topics(faults)));
         }
         peer
@@ -83,11 +84,11 @@ impl Peer {
 
     /// Does one thing, drawn by the dice; says which.
     pub(crate) fn act(&mut self, faults: &mut Faults, ledger: &mut Ledger) -> &'static str {
-        match faults.below(20) {
-            0..=7 => self.write(faults, ledger),
-            8..=12 => self.send(faults),
-            13..=16 => self.read(faults),
-            17 => self.change_pace(faults),
+        match faults.below(40) {
+            0..=15 => self.write(faults, ledger),
+            16..=25 => self.send(faults),
+            26..=35 => self.read(faults),
+            36..=37 => self.change_pace(faults),
             _ => self.leave(faults),
         }
     }
@@ -99,13 +100,13 @@ impl Peer {
             return "stays silent";
         }
         let padding = faults.below(self.padding_max);
-        let topic = faults.pick(&TOPICS);
+        let same = topic(faults);
         for _ in 0..=faults.below(self.burst_max) {
             // Mostly as the one before: that is what runs are made of.
-            let frame = match faults.below(12) {
+            let frame = match faults.below(20) {
                 0 => self.frame(faults, ledger),
-                1 => ledger.draft(self.index, faults.pick(&TOPICS), padding),
-                _ => ledger.draft(self.index, topic, padding),
+                1 => ledger.draft(self.index, &topic(faults), padding),
+                _ => ledger.draft(self.index, &same, padding),
             };
             self.script.extend(frame);
         }
@@ -193,22 +194,26 @@ impl Peer {
             2..=9 => wire::subscribe(&topics(faults)),
             10..=14 => wire::unsubscribe(&topics(faults)),
             15..=17 => malformed(faults),
-            _ => ledger.draft(self.index, faults.pick(&TOPICS), 0),
+            _ => ledger.draft(self.index, &topic(faults), 0),
         }
     }
 }
 
 /// A few topics, of those that everybody uses and of many more.
 fn topics(faults: &mut Faults) -> Vec<String> {
-    let count = faults.below(4);
     let mut topics = Vec::new();
-    for _ in 0..count {
-        topics.push(match faults.one_in(4) {
-            true => format!("churn/{}", faults.below(30)),
-            false => faults.pick(&TOPICS).to_owned(),
-        });
+    for _ in 0..faults.below(4) {
+        topics.push(topic(faults));
     }
     topics
+}
+
+fn topic(faults: &mut Faults) -> String {
+    match faults.below(12) {
+        0 => format!("churn/{}", faults.below(30)),
+        1..=5 => faults.pick(&TOPICS[..3]).to_owned(),
+        _ => faults.pick(&TOPICS).to_owned(),
+    }
 }
 
 fn malformed(faults: &mut Faults) -> Vec<u8> {

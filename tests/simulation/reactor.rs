@@ -14,7 +14,7 @@ use hvlp::register::directory::Directory;
 use hvlp::session::{CloseReason, SessionKey};
 use hvlp::shard::{Outgoing, SendOutcome, Shard};
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Mark};
 use crate::guard::Guard;
 use crate::model::Moment;
 use crate::network::Readiness;
@@ -87,9 +87,14 @@ const RETIRED_MAX: usize = 8;
 
 impl Reactor {
     /// All reactors of a broker, and the directory that they share.
-    pub(crate) fn all(outside: &Outside, lose_bell: &Arc<AtomicBool>) -> (Vec<Self>, Arc<Directory>) {
+    pub(crate) fn all(
+        outside: &Outside,
+        lose_bell: &Arc<AtomicBool>,
+    ) -> (Vec<Self>, Arc<Directory>) {
         let count = outside.reactors;
-        let bells: Vec<_> = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        let bells: Vec<_> = (0..count)
+            .map(|_| Arc::new(AtomicBool::new(false)))
+            .collect();
         let doorbell = |is_rung: &Arc<AtomicBool>| {
             let (is_rung, lose_bell) = (Arc::clone(is_rung), Arc::clone(lose_bell));
             Doorbell::new(move || {
@@ -103,8 +108,10 @@ impl Reactor {
         let directory = Arc::new(Directory::new());
         let ends = Mesh::between(&doorbells);
         let mut reactors = Vec::new();
-        for (id, (mesh, (bell, is_rung))) in
-            ends.into_iter().zip(doorbells.iter().zip(bells)).enumerate()
+        for (id, (mesh, (bell, is_rung))) in ends
+            .into_iter()
+            .zip(doorbells.iter().zip(bells))
+            .enumerate()
         {
             let (sender, resolutions) = mpsc::channel();
             let resolver = Resolver::new(move |resolution| {
@@ -172,12 +179,13 @@ impl Reactor {
     // ---- wait
 
     /// The last look before the sleep.
-    pub(crate) fn park(&mut self, outside: &Outside) {
+    pub(crate) fn park(&mut self, outside: &mut Outside) {
         let shard = &self.shard;
         if outside.reactors == 1 || self.doorbell.park(|| shard.has_mesh_work()) {
             self.sleep = Sleep::Asleep(outside.now);
         } else {
             self.sleep = Sleep::Awake;
+            outside.faults.mark(Mark::ParkRefused, true);
         }
     }
 
@@ -195,13 +203,14 @@ impl Reactor {
 
     /// Whether anything but the backstop ends its sleep.
     fn has_events(&self, outside: &Outside) -> bool {
-        let has_edge =
-            |connection: &Connection| outside.peers[connection.peer].socket.has_edge;
+        let has_edge = |connection: &Connection| outside.peers[connection.peer].socket.has_edge;
         self.is_rung.load(Ordering::Relaxed)
             || !self.commands.is_empty()
             || !self.backlog.is_empty()
             || !self.late.is_empty()
-            || self.deadline().is_some_and(|deadline| deadline <= outside.now)
+            || self
+                .deadline()
+                .is_some_and(|deadline| deadline <= outside.now)
             || self.connections.values().any(has_edge)
     }
 
@@ -229,7 +238,10 @@ impl Reactor {
 
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         let lingering = self.lingering.iter().map(|(due, _)| *due);
-        lingering.chain(self.shard.deadline()).chain(self.stopping).min()
+        lingering
+            .chain(self.shard.deadline())
+            .chain(self.stopping)
+            .min()
     }
 
     // ---- flush
@@ -243,14 +255,16 @@ impl Reactor {
             let offer: Vec<Vec<u8>> = match self.shard.outgoing(now, key, &self.arena) {
                 Outgoing::Nothing => continue,
                 Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
-                Outgoing::Scattered(pieces) => {
-                    pieces.map(|piece| self.arena.bytes(piece).to_vec()).collect()
-                }
+                Outgoing::Scattered(pieces) => pieces
+                    .map(|piece| self.arena.bytes(piece).to_vec())
+                    .collect(),
                 Outgoing::Backlog(chunks) => {
+                    outside.faults.mark(Mark::BacklogOffered, true);
                     let parts: Vec<_> = chunks.take(BACKLOG_PARTS_MAX).collect();
                     vec![parts.concat()]
                 }
             };
+            outside.faults.mark(Mark::Scattered, offer.len() > 1);
             let (outcome, bytes) = outside.send(connection.peer, &offer);
             connection.taken += bytes.len();
             outside.model.taken(connection.number, &bytes);
@@ -273,6 +287,7 @@ impl Reactor {
         if !self.shard.is_broken(key) {
             return outside.model.failed(number, kind);
         }
+        outside.faults.mark(Mark::Broken, true);
         outside.model.broken(number);
         if let Some(connection) = self.connections.get_mut(&key) {
             connection.is_readable = true;
@@ -307,16 +322,28 @@ impl Reactor {
             };
             budget = budget.saturating_sub(len.max(BATCH_COST_MIN));
         }
+        let is_cut = self.shard.is_spent() && !self.shard.is_delivered();
+        outside.faults.mark(Mark::BatchCut, is_cut);
         outside.model.delivered(self.id, self.shard.is_delivered());
     }
 
     fn hand_over(&mut self, outside: &mut Outside) {
-        let stopped: Vec<_> = self.connections.keys().map(|key| self.shard.is_stopped(*key)).collect();
+        let stopped: Vec<_> = self
+            .connections
+            .keys()
+            .map(|key| self.shard.is_stopped(*key))
+            .collect();
         self.shard.hand_over(outside.now);
-        outside.model.ledger.hand_over(self.id, self.shard.is_handed_over());
+        outside
+            .model
+            .ledger
+            .hand_over(self.id, self.shard.is_handed_over());
         for (was_stopped, (key, connection)) in stopped.into_iter().zip(&self.connections) {
             let is_stopped = self.shard.is_stopped(*key);
-            outside.model.stopped(connection.number, was_stopped, is_stopped, outside.now);
+            outside.faults.mark(Mark::PublisherStopped, is_stopped);
+            outside
+                .model
+                .stopped(connection.number, was_stopped, is_stopped, outside.now);
         }
         self.resume();
         self.wind_down(outside);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hvlp::metrics::Counters;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Mark};
 use crate::world::World;
 
 const SEEDS: u64 = 2_000;
@@ -18,12 +18,16 @@ const STEPS: usize = 500;
 struct Coverage {
     counters: Counters,
     faults: Vec<u64>,
+    marks: Vec<u64>,
     seeds: u64,
 }
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
 }
 
 fn steps() -> usize {
@@ -72,24 +76,34 @@ impl Coverage {
     fn add(&mut self, world: &World) {
         self.seeds += 1;
         self.counters.add(&world.counters());
-        self.faults.resize(Fault::ALL.len(), 0);
-        for (sum, met) in self.faults.iter_mut().zip(world.outside.faults.met()) {
-            *sum += met;
-        }
+        let faults = &world.outside.faults;
+        add(&mut self.faults, faults.met());
+        add(&mut self.marks, faults.marks());
     }
 
     /// Everything that can happen here has happened.
     fn check(&self) {
         // A reservation that fails cannot be arranged from outside; connections wait in the listener.
         let impossible = ["no_memory", "overload"];
-        let unmet = Fault::ALL.iter().zip(&self.faults).filter(|(_, met)| **met == 0);
+        let unmet = Fault::ALL
+            .iter()
+            .zip(&self.faults)
+            .filter(|(_, met)| **met == 0);
         let unmet: Vec<_> = unmet.map(|(fault, _)| *fault).collect();
         assert!(unmet.is_empty(), "faults that never happened: {unmet:?}");
+        let unmet = Mark::ALL
+            .iter()
+            .zip(&self.marks)
+            .filter(|(_, met)| **met == 0);
+        let unmet: Vec<_> = unmet.map(|(mark, _)| *mark).collect();
+        assert!(unmet.is_empty(), "states that no run came to: {unmet:?}");
         let samples = self.counters.samples();
         let zero = samples.iter().filter(|(name, label, value)| {
             *value == 0 && name.ends_with("_total") && !impossible.contains(label)
         });
-        let zero: Vec<_> = zero.map(|(name, label, _)| format!("{name} {label}")).collect();
+        let zero: Vec<_> = zero
+            .map(|(name, label, _)| format!("{name} {label}"))
+            .collect();
         assert!(zero.is_empty(), "counters that nothing has moved: {zero:?}");
     }
 
@@ -98,10 +112,20 @@ impl Coverage {
         for (fault, met) in Fault::ALL.iter().zip(&self.faults) {
             println!("{met:>10} {fault:?}");
         }
+        for (mark, met) in Mark::ALL.iter().zip(&self.marks) {
+            println!("{met:>10} {mark:?}");
+        }
         for (name, label, value) in self.counters.samples() {
             println!("{value:>10} {name} {label}");
         }
     }
+}
+
+fn add(sums: &mut Vec<u64>, values: &[u64]) {
+    sums.resize(values.len(), 0);
+    sums.iter_mut()
+        .zip(values)
+        .for_each(|(sum, value)| *sum += value);
 }
 
 #[test]

@@ -91,7 +91,12 @@ impl World {
     // ---- peers
 
     fn connect(&mut self) {
-        let alive = self.outside.peers.iter().filter(|peer| peer.is_alive()).count();
+        let alive = self
+            .outside
+            .peers
+            .iter()
+            .filter(|peer| peer.is_alive())
+            .count();
         if alive >= PEERS_MAX {
             return;
         }
@@ -99,7 +104,9 @@ impl World {
         let (peer, to) = (outside.peers.len(), outside.faults.below(outside.reactors));
         // Who may take one frame per turn would take for ever.
         let frames_max = 2 + outside.config.limits.frames_per_turn;
-        outside.peers.push(Peer::new(peer, to, frames_max, &mut outside.faults));
+        outside
+            .peers
+            .push(Peer::new(peer, to, frames_max, &mut outside.faults));
         if !self.reactors[to].is_finished(outside) {
             self.reactors[to].backlog.push_back(peer);
         } else {
@@ -115,9 +122,18 @@ impl World {
             return;
         }
         let chosen = outside.faults.below(alive);
-        let mut peers = outside.peers.iter_mut().enumerate().filter(|(_, peer)| peer.is_alive());
+        let mut peers = outside
+            .peers
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, peer)| peer.is_alive());
         let (index, peer) = peers.nth(chosen).expect("so many are alive");
-        let does = peer.act(&mut outside.faults, &mut outside.model.ledger);
+        let mut does = "";
+        for _ in 0..=outside.faults.below(3) {
+            if peer.is_alive() {
+                does = peer.act(&mut outside.faults, &mut outside.model.ledger);
+            }
+        }
         self.note(Step::Peer { peer: index, does });
     }
 
@@ -125,16 +141,20 @@ impl World {
 
     /// A turn of one of them, if it would run.
     fn reactor(&mut self) {
-        let reactor = self.outside.faults.below(self.reactors.len());
-        let one = &mut self.reactors[reactor];
-        if one.stalled > 0 {
-            one.stalled -= 1;
-        } else if one.is_finished(&self.outside) {
-        } else if one.is_drowsy() {
-            one.park(&self.outside);
-            self.note(Step::Parks { reactor });
-        } else if one.is_woken(&self.outside) || self.outside.faults.hit(Fault::ReactorWakes) {
-            self.turn(reactor);
+        let count = self.reactors.len();
+        let first = self.outside.faults.below(count);
+        for reactor in (0..count).map(|offset| (first + offset) % count) {
+            let one = &mut self.reactors[reactor];
+            if one.stalled > 0 {
+                one.stalled -= 1;
+            } else if one.is_finished(&self.outside) {
+                continue;
+            } else if one.is_drowsy() {
+                one.park(&mut self.outside);
+                return self.note(Step::Parks { reactor });
+            } else if one.is_woken(&self.outside) || self.outside.faults.hit(Fault::ReactorWakes) {
+                return self.turn(reactor);
+            }
         }
     }
 
@@ -185,7 +205,10 @@ impl World {
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        let running = self.reactors.iter().filter(|it| !it.is_finished(&self.outside));
+        let running = self
+            .reactors
+            .iter()
+            .filter(|it| !it.is_finished(&self.outside));
         running.filter_map(Reactor::deadline).min()
     }
 
@@ -214,7 +237,10 @@ impl World {
         let shard = usize::try_from((session - 1) % shards).expect("at most three");
         let command = Command::Resolve(session, verdict);
         self.reactors[shard].commands.push_back(command);
-        self.note(Step::Answers { session, accepts: verdict.is_ok() });
+        self.note(Step::Answers {
+            session,
+            accepts: verdict.is_ok(),
+        });
     }
 
     fn stop(&mut self) {
@@ -259,7 +285,7 @@ impl World {
                     continue;
                 }
                 if one.is_drowsy() {
-                    one.park(&self.outside);
+                    one.park(&mut self.outside);
                 }
                 if self.reactors[reactor].is_woken(&self.outside) {
                     self.turn(reactor);
@@ -320,7 +346,8 @@ impl World {
         if self.last_steps.len() == LAST_STEPS {
             self.last_steps.pop_front();
         }
-        self.last_steps.push_back((self.steps, self.outside.now, step));
+        self.last_steps
+            .push_back((self.steps, self.outside.now, step));
         let dice = self.outside.faults.below(1 << 30) as u64;
         self.digest = self.digest.rotate_left(7) ^ dice;
     }
@@ -344,7 +371,11 @@ impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outside = &self.outside;
         writeln!(f, "seed {}, {} shards", self.seed, outside.reactors)?;
-        writeln!(f, "{:#?}\n{:#?}", outside.config.listener, outside.config.limits)?;
+        writeln!(
+            f,
+            "{:#?}\n{:#?}",
+            outside.config.listener, outside.config.limits
+        )?;
         writeln!(f, "drain_timeout {:?}", outside.config.drain_timeout)?;
         writeln!(f, "faults, per cent: {:?}", outside.faults.plan())?;
         for (number, now, step) in &self.last_steps {

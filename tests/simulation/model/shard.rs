@@ -63,7 +63,9 @@ impl Model {
         if !session.is_open() || session.state != SessionState::Verifying {
             return;
         }
-        let others = self.of_shard(session.shard).filter(|(other, _)| *other != number);
+        let others = self
+            .of_shard(session.shard)
+            .filter(|(other, _)| *other != number);
         let held: usize = others.map(|(_, other)| other.held_len()).sum();
         assert!(
             held + session.input.len() > self.config.limits.held_total_max,
@@ -76,7 +78,9 @@ impl Model {
 
     /// What a shard holds, of sessions that are about to end too.
     pub(crate) fn held_total(&self, shard: usize) -> usize {
-        self.of_shard(shard).map(|(_, session)| session.held_len()).sum()
+        self.of_shard(shard)
+            .map(|(_, session)| session.held_len())
+            .sum()
     }
 
     /// Whether a session is read has changed, or not. While it is not, it cannot be late.
@@ -118,28 +122,33 @@ impl Model {
 
     /// Every wait that is over has ended its session.
     pub(crate) fn check_expired(&self, shard: usize, now: Timestamp) {
-        for (number, session) in self.of_shard(shard).filter(|(_, session)| session.is_open()) {
+        for (number, session) in self
+            .of_shard(shard)
+            .filter(|(_, session)| session.is_open())
+        {
             let overdue = self.overdue(session, now);
-            assert_eq!(overdue, None, "session {number} should have been closed by {now:?}");
+            assert_eq!(
+                overdue, None,
+                "session {number} should have been closed by {now:?}"
+            );
         }
     }
 
     /// When the next wait of any session is over.
     pub(crate) fn stop_reading(&mut self, shard: usize) {
         self.draining[shard] = true;
-        for session in self.sessions.values_mut().filter(|session| session.shard == shard) {
+        for session in self
+            .sessions
+            .values_mut()
+            .filter(|session| session.shard == shard)
+        {
             session.connect_due = None;
             session.frame_due = None;
         }
     }
 
     /// The shard has told how a session ended.
-    pub(crate) fn closed(
-        &mut self,
-        closed: &Closed,
-        now: Timestamp,
-        stopping: Option<Timestamp>,
-    ) {
+    pub(crate) fn closed(&mut self, closed: &Closed, now: Timestamp, stopping: Option<Timestamp>) {
         let number = closed.number;
         let session = &self.sessions[&number];
         assert_eq!(session.key, closed.key, "session {number} has one key");
@@ -190,7 +199,10 @@ impl Model {
     /// The connection of a session that has ended was closed: its slot is free.
     pub(crate) fn forget(&mut self, number: u64) {
         let session = self.sessions.remove(&number);
-        assert!(session.is_some_and(|session| session.is_told), "session {number} has ended");
+        assert!(
+            session.is_some_and(|session| session.is_told),
+            "session {number} has ended"
+        );
     }
 }
 

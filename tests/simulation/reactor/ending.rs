@@ -6,6 +6,7 @@ use hvlp::deadline::Timestamp;
 use hvlp::session::{CloseReason, SessionKey};
 use hvlp::shard::Closed;
 
+use crate::faults::Mark;
 use crate::model::Moment;
 use crate::outside::Outside;
 use crate::reactor::{RETIRED_MAX, Reactor};
@@ -18,13 +19,24 @@ impl Reactor {
     pub(super) fn expire(&mut self, outside: &mut Outside) {
         let owing: Vec<_> = self.shard.sessions().collect();
         for (key, info) in owing {
-            let taken = self.connections.get_mut(&key).map_or(0, |it| std::mem::take(&mut it.taken));
-            outside.model.owing(info.number, info.owed > 0, taken, outside.now);
+            let taken = self
+                .connections
+                .get_mut(&key)
+                .map_or(0, |it| std::mem::take(&mut it.taken));
+            outside
+                .model
+                .owing(info.number, info.owed > 0, taken, outside.now);
         }
         self.shard.expire(outside.now);
         self.observe(outside, Moment::Expire);
         outside.model.check_expired(self.id, outside.now);
-        if self.stopping.is_some_and(|deadline| deadline <= outside.now) {
+        if self
+            .stopping
+            .is_some_and(|deadline| deadline <= outside.now)
+        {
+            outside
+                .faults
+                .mark(Mark::DrainDeadline, self.shard.session_count() > 0);
             self.shard.close_all();
             self.observe(outside, Moment::Drain);
         }
@@ -43,7 +55,8 @@ impl Reactor {
             self.close_connection(outside, key);
         }
         let connections = &self.connections;
-        self.lingering.retain(|(_, key)| connections.contains_key(key));
+        self.lingering
+            .retain(|(_, key)| connections.contains_key(key));
         self.shard.end_turn(&mut self.arena);
     }
 
@@ -65,6 +78,7 @@ impl Reactor {
             }
             _ => return self.close_connection(outside, key),
         };
+        outside.faults.mark(Mark::Lingering, true);
         let due = outside.now + wait;
         let due = self.stopping.map_or(due, |deadline| due.min(deadline));
         self.lingering.push((due, key));

@@ -7,7 +7,7 @@ use hvlp::metrics::RefuseReason;
 use hvlp::session::{Peer, SessionKey};
 use hvlp::shard::Gone;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Mark};
 use crate::network::Readiness;
 use crate::outside::Outside;
 use crate::reactor::{Command, Connection, Reactor};
@@ -27,6 +27,10 @@ impl Reactor {
         if !self.shard.is_spilling() {
             self.read_ready(outside);
         }
+        outside.faults.mark(Mark::PutOff, self.shard.has_put_off());
+        outside
+            .faults
+            .mark(Mark::Spilling, self.shard.is_spilling());
     }
 
     fn take_events(&mut self, outside: &mut Outside) {
@@ -177,6 +181,7 @@ impl Reactor {
             self.retire(key);
             return outside.refused(peer);
         }
+        outside.faults.mark(Mark::SlotReused, key.generation() > 0);
         let number = self.shard.number(key).expect("it was opened");
         outside.model.opened(number, self.id, key, outside.now);
         self.connections.insert(

@@ -6,6 +6,7 @@ use hvlp::arena::Piece;
 use hvlp::session::SessionKey;
 use hvlp::shard::Gone;
 
+use crate::faults::Mark;
 use crate::outside::Outside;
 use crate::reactor::Reactor;
 
@@ -133,6 +134,7 @@ impl Reactor {
             bytes.drain(..len);
             executed += len;
             let Some(part) = rest else { break };
+            outside.faults.mark(Mark::RestExecuted, true);
             self.flush(outside);
             rest = self.shard.receive_rest(now, key, &mut self.arena, part);
         }
@@ -143,6 +145,10 @@ impl Reactor {
             outside.model.not_held(number);
         }
         let is_open = outside.model.session(number).is_open();
-        assert_eq!(is_open, !self.shard.is_closing(key), "session {number} ends as it should");
+        assert_eq!(
+            is_open,
+            !self.shard.is_closing(key),
+            "session {number} ends as it should"
+        );
     }
 }
