@@ -37,6 +37,7 @@ pub(crate) struct Publication {
     /// When it was executed, in the order of all.
     order: u64,
     from: usize,
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -84,6 +85,8 @@ struct Account {
     /// The beginning of a frame that was cut by a short send.
     cut: Vec<u8>,
     written: u64,
+    /// Bytes that it was or may have been owed since it was owed nothing.
+    strain: usize,
     /// Owed and not written when its socket failed: at least, at most.
     lost: (u64, u64),
 }
@@ -179,12 +182,14 @@ impl Ledger {
         Publication {
             order: self.executed,
             from,
+            len: frame.len(),
         }
     }
 
     pub(crate) fn owe(&mut self, number: u64, publication: Publication) {
         let account = self.accounts.get_mut(&number).expect("it was opened");
         account.owed[publication.from].insert(publication.order);
+        account.strain += publication.len;
     }
 
     /// It goes to another shard as well, because somebody there is subscribed.
@@ -261,9 +266,15 @@ impl Ledger {
     /// A session is owed nothing: what it might have been owed it was not.
     pub(crate) fn paid(&mut self, number: u64) {
         let account = self.accounts.get_mut(&number).expect("it was opened");
+        account.strain = 0;
         for chances in &mut account.chances {
             chances.retain(|_, chance| *chance != Chance::Taken);
         }
+    }
+
+    /// At most so many bytes have gathered for a session since it was owed nothing.
+    pub(crate) fn strain(&self, number: u64) -> usize {
+        self.accounts[&number].strain
     }
 
     /// How many frames a session is owed: at least, at most.
@@ -294,20 +305,16 @@ impl Ledger {
     pub(crate) fn is_settled(&self) -> bool {
         self.crossings.iter().flatten().all(VecDeque::is_empty)
     }
-
-    /// How many PUBLISH frames were written by peers, and how many of them accepted.
-    pub(crate) fn totals(&self) -> (usize, u64) {
-        (self.drafts.len(), self.executed)
-    }
 }
 
 impl Crossing {
     /// The receiving shard may take it now, when these are subscribed.
     fn consider(&mut self, wanted: Wanted, accounts: &mut BTreeMap<u64, Account>) {
-        let Publication { order, from, .. } = self.publication;
+        let Publication { order, from, len } = self.publication;
         for number in &wanted {
             let account = accounts.get_mut(number).expect("it was opened");
             account.chances[from].entry(order).or_default();
+            account.strain += len;
         }
         self.may.extend(&wanted);
         self.must = Some(match self.must.take() {

@@ -53,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) frame_due: Option<Timestamp>,
     /// When its socket last took something of what is owed.
     pub(crate) stalled_since: Option<Timestamp>,
+    /// What all sessions of its shard were owed at most when it was seen to close, as memory.
+    strain: usize,
 }
 
 impl Session {
@@ -130,6 +132,7 @@ impl Model {
             connect_due: Some(now + self.config.listener.connect_timeout),
             frame_due: None,
             stalled_since: None,
+            strain: 0,
         };
         let before = self.sessions.insert(number, session);
         assert!(before.is_none(), "number {number} was given twice");
@@ -153,12 +156,6 @@ impl Model {
 
     pub(crate) fn end(&mut self, number: u64, reason: CloseReason) {
         self.session(number).end(reason);
-    }
-
-    /// The shard ends the session at a moment of its choice.
-    pub(crate) fn seen_closing(&mut self, number: u64, moment: Moment) {
-        let session = self.session(number);
-        session.ending.get_or_insert(Ending::Seen(moment));
     }
 
     /// Its socket has failed; only what it sent before is still waited for.

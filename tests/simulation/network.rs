@@ -248,8 +248,4 @@ impl Socket {
     pub(crate) fn has_input(&self) -> bool {
         !self.arrived.is_empty() || self.fin == Fin::Arrived || self.cut.is_some()
     }
-
-    pub(crate) const fn has_room(&self) -> bool {
-        self.unread < self.unread_max
-    }
 }

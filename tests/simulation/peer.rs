@@ -21,7 +21,6 @@ enum Reading {
 #[derive(Debug)]
 pub(crate) struct Peer {
     index: usize,
-    pub(crate) shard: usize,
     pub(crate) socket: Socket,
     /// Written by the program behind it, not by its kernel yet.
     script: VecDeque<u8>,
@@ -50,11 +49,10 @@ const TOPICS: [&str; 8] = [
 const UNDER_WAY_MAX: usize = 16 * 1024;
 
 impl Peer {
-    pub(crate) fn new(index: usize, shard: usize, frames_max: usize, faults: &mut Faults) -> Self {
+    pub(crate) fn new(index: usize, frames_max: usize, faults: &mut Faults) -> Self {
         let room = faults.pick(&[64, 700, 4_000, 20_000, 1 << 20]);
         let mut peer = Self {
             index,
-            shard,
             socket: Socket::new(room),
             script: VecDeque::new(),
             reading: Reading::All,

@@ -260,7 +260,9 @@ impl Reactor {
                     .collect(),
                 Outgoing::Backlog(chunks) => {
                     outside.faults.mark(Mark::BacklogOffered, true);
-                    let parts: Vec<_> = chunks.take(BACKLOG_PARTS_MAX).collect();
+                    // It need not be offered whole.
+                    let parts_max = outside.faults.pick(&[1, 2, BACKLOG_PARTS_MAX]);
+                    let parts: Vec<_> = chunks.take(parts_max).collect();
                     vec![parts.concat()]
                 }
             };

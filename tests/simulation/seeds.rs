@@ -132,7 +132,10 @@ fn add(sums: &mut Vec<u64>, values: &[u64]) {
 fn every_seed_keeps_every_promise_and_all_of_them_meet_every_fault() {
     let first = number("SIM_FIRST").unwrap_or(0);
     let minutes = number("SIM_MINUTES");
-    let seeds = number("SIM_SEEDS").unwrap_or(if minutes.is_some() { u64::MAX } else { SEEDS });
+    let seeds = number("SIM_SEEDS").unwrap_or(match minutes {
+        Some(_) => u64::MAX,
+        None => SEEDS,
+    });
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let taken = AtomicU64::new(0);
     let coverage = run_all(|| {

@@ -32,6 +32,10 @@ pub(crate) struct World {
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    dead_code,
+    reason = "a step is shown, and nothing else is done with it"
+)]
 enum Step {
     Connects { peer: usize, to: usize },
     Peer { peer: usize, does: &'static str },
@@ -106,7 +110,7 @@ impl World {
         let frames_max = 2 + outside.config.limits.frames_per_turn;
         outside
             .peers
-            .push(Peer::new(peer, to, frames_max, &mut outside.faults));
+            .push(Peer::new(peer, frames_max, &mut outside.faults));
         if !self.reactors[to].is_finished(outside) {
             self.reactors[to].backlog.push_back(peer);
         } else {

@@ -9,6 +9,9 @@ use hvlp::shard::Closed;
 
 use crate::model::{Ending, Model, Moment, Session};
 
+/// As much as a backlog takes at least.
+const CHUNK_LEN_MIN: usize = 4 * 1024;
+
 impl Model {
     /// A session's socket has taken these bytes.
     pub(crate) fn taken(&mut self, number: u64, bytes: &[u8]) {
@@ -106,6 +109,26 @@ impl Model {
         }
     }
 
+    /// The shard ends the session at a moment of its choice.
+    pub(crate) fn seen_closing(&mut self, number: u64, moment: Moment) {
+        let session = &self.sessions[&number];
+        if !session.is_open() {
+            return;
+        }
+        // A backlog takes at least one chunk, and at most twice its bytes and that.
+        let memory = |number| match self.ledger.strain(number) {
+            0 => 0,
+            len => 2 * len + CHUNK_LEN_MIN + 1_000,
+        };
+        let untold = self
+            .of_shard(session.shard)
+            .filter(|(_, other)| !other.is_told);
+        let strain = untold.map(|(number, _)| memory(number)).sum();
+        let session = self.session(number);
+        session.strain = strain;
+        session.ending = Some(Ending::Seen(moment));
+    }
+
     fn overdue(&self, session: &Session, now: Timestamp) -> Option<CloseReason> {
         let is_over = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         let timeout = self.config.listener.progress_timeout;
@@ -134,7 +157,7 @@ impl Model {
         }
     }
 
-    /// When the next wait of any session is over.
+    /// The shard reads nothing any more, so nobody can be late.
     pub(crate) fn stop_reading(&mut self, shard: usize) {
         self.draining[shard] = true;
         for session in self
@@ -184,16 +207,19 @@ impl Model {
         session.topics.clear();
     }
 
-    /// A slow consumer: it was owed something, and a bound was reached.
+    /// A slow consumer: so much has gathered that a bound may have been reached.
     fn is_slow(&self, session: &Session, closed: &Closed) -> bool {
-        match closed.reason {
-            CloseReason::SlowConsumerBytes => closed.dropped > 0,
-            CloseReason::SlowConsumerEvicted => {
-                // Others share the bound.
-                closed.dropped > 0 && self.of_shard(session.shard).count() > 0
-            }
-            _ => false,
-        }
+        let bound = match closed.reason {
+            CloseReason::SlowConsumerBytes => self.config.listener.outbound_max,
+            CloseReason::SlowConsumerEvicted => self.config.limits.outbound_total_max,
+            _ => return false,
+        };
+        let gathered = match closed.reason {
+            // What does not fit any more fills all that was allocated but the end of each chunk.
+            CloseReason::SlowConsumerBytes => self.ledger.strain(closed.number) * 9 / 8 + 1_000,
+            _ => session.strain,
+        };
+        closed.dropped > 0 && gathered >= bound
     }
 
     /// The connection of a session that has ended was closed: its slot is free.
