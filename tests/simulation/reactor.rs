@@ -2,6 +2,7 @@
 //! scheduler that the simulation owns. What it does and sees it tells the model.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -270,10 +271,11 @@ impl Reactor {
             let (outcome, bytes) = outside.send(connection.peer, &offer);
             connection.taken += bytes.len();
             outside.model.taken(connection.number, &bytes);
-            self.shard.sent(now, key, &self.arena, outcome);
             let number = connection.number;
+            let is_read = self.shard.wants_input(key) || self.shard.has_held(key);
+            self.shard.sent(now, key, &self.arena, outcome);
             if let SendOutcome::Failed(kind) = outcome {
-                self.send_failed(outside, key, number, kind);
+                self.send_failed(outside, key, number, kind, is_read);
             }
         }
         self.observe(outside, Moment::Flush);
@@ -284,11 +286,18 @@ impl Reactor {
         outside: &mut Outside,
         key: SessionKey,
         number: u64,
-        kind: std::io::ErrorKind,
+        kind: ErrorKind,
+        is_read: bool,
     ) {
-        if !self.shard.is_broken(key) {
+        // What the peer has sent before it went is read, if anything still is.
+        let is_reset = matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        if !is_reset || !is_read {
             return outside.model.failed(number, kind);
         }
+        assert!(
+            self.shard.is_broken(key),
+            "session {number} is read to its end"
+        );
         outside.faults.mark(Mark::Broken, true);
         outside.model.broken(number);
         if let Some(connection) = self.connections.get_mut(&key) {
