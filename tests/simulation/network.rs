@@ -135,6 +135,8 @@ impl Socket {
     pub(crate) const fn tell(&mut self) {
         self.has_edge = false;
         self.is_lost = false;
+        // Who was told that there is no room is told when there is.
+        self.wants_room |= self.unread >= self.unread_max;
     }
 
     pub(crate) const fn lose_edge(&mut self) {
