@@ -9,35 +9,24 @@
 //! When a shard says that it has taken everything the two are one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
+use hvlp::outbound::SlowConsumer;
+
+use crate::account::Account;
 use crate::wire;
 
 /// The sessions, by number, that want a topic.
 pub(crate) type Wanted = BTreeSet<u64>;
 
-/// How a session is served when its backlog reaches its bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    /// It is closed, so what it got has no gap.
-    Disconnect,
-}
-
-impl Policy {
-    /// Whether a frame may be left out although a later one is sent.
-    const fn leaves_gaps(self) -> bool {
-        match self {
-            Self::Disconnect => false,
-        }
-    }
-}
-
 /// One accepted PUBLISH.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Publication {
     /// When it was executed, in the order of all.
-    order: u64,
-    from: usize,
-    len: usize,
+    pub(crate) order: u64,
+    pub(crate) from: usize,
+    pub(crate) len: usize,
+    pub(crate) topic: Rc<str>,
 }
 
 #[derive(Debug)]
@@ -51,7 +40,6 @@ struct Draft {
 #[derive(Debug)]
 struct Crossing {
     publication: Publication,
-    topic: String,
     /// The other shard may have it.
     is_offered: bool,
     /// The other shard has it.
@@ -62,51 +50,7 @@ struct Crossing {
     must: Option<Wanted>,
 }
 
-/// What is known of a frame that a session may or may not be owed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Chance {
-    /// Its shard may not have taken it yet.
-    #[default]
-    Open,
-    /// Its shard has taken it, at a turn when the session was subscribed or at another one.
-    Taken,
-    /// The session has got it.
-    Written,
-}
-
-/// One session's account.
-#[derive(Debug, Default)]
-struct Account {
-    /// By the shard they come from, in the order of execution.
-    owed: Vec<BTreeSet<u64>>,
-    /// What it may or may not be owed.
-    chances: Vec<BTreeMap<u64, Chance>>,
-    last: Vec<u64>,
-    /// The beginning of a frame that was cut by a short send.
-    cut: Vec<u8>,
-    written: u64,
-    /// Bytes that it was or may have been owed since it was owed nothing.
-    strain: usize,
-    /// Owed and not written when its socket failed: at least, at most.
-    lost: (u64, u64),
-}
-
-impl Account {
-    fn left(&self) -> (u64, u64) {
-        let owed: usize = self.owed.iter().map(BTreeSet::len).sum();
-        let chances = self.chances.iter().flat_map(BTreeMap::values);
-        let chances = chances.filter(|chance| **chance != Chance::Written).count();
-        (owed as u64, (owed + chances) as u64)
-    }
-
-    fn clear(&mut self) {
-        self.owed.iter_mut().for_each(BTreeSet::clear);
-        self.chances.iter_mut().for_each(BTreeMap::clear);
-    }
-}
-
 pub(crate) struct Ledger {
-    pub(crate) policy: Policy,
     drafts: Vec<Draft>,
     executed: u64,
     last_of_peer: BTreeMap<usize, u32>,
@@ -124,7 +68,6 @@ impl Ledger {
     pub(crate) fn new(shards: usize) -> Self {
         let row = || (0..shards).map(|_| VecDeque::new()).collect();
         Self {
-            policy: Policy::Disconnect,
             drafts: Vec::new(),
             executed: 0,
             last_of_peer: BTreeMap::new(),
@@ -150,13 +93,8 @@ impl Ledger {
         bytes
     }
 
-    pub(crate) fn opened(&mut self, number: u64) {
-        let account = Account {
-            owed: vec![BTreeSet::new(); self.shards],
-            chances: vec![BTreeMap::new(); self.shards],
-            last: vec![0; self.shards],
-            ..Account::default()
-        };
+    pub(crate) fn opened(&mut self, number: u64, policy: SlowConsumer, bytes_max: usize) {
+        let account = Account::new(number, self.shards, policy, bytes_max);
         self.accounts.insert(number, account);
     }
 
@@ -183,25 +121,27 @@ impl Ledger {
             order: self.executed,
             from,
             len: frame.len(),
+            topic: topic.into(),
         }
     }
 
-    pub(crate) fn owe(&mut self, number: u64, publication: Publication) {
-        let account = self.accounts.get_mut(&number).expect("it was opened");
-        account.owed[publication.from].insert(publication.order);
-        account.strain += publication.len;
+    pub(crate) fn owe(&mut self, number: u64, publication: &Publication) {
+        self.account(number).owe(publication);
     }
 
     /// It goes to another shard as well, because somebody there is subscribed.
-    pub(crate) fn forward(&mut self, to: usize, topic: &str, publication: Publication) {
+    pub(crate) fn forward(&mut self, to: usize, publication: Publication) {
         self.crossings[publication.from][to].push_back(Crossing {
             publication,
-            topic: topic.to_owned(),
             is_offered: false,
             is_handed_over: false,
             may: Wanted::new(),
             must: None,
         });
+    }
+
+    fn account(&mut self, number: u64) -> &mut Account {
+        self.accounts.get_mut(&number).expect("it was opened")
     }
 
     /// A shard has ended its turn, and handed over some of what it has for others, or `all`.
@@ -216,7 +156,7 @@ impl Ledger {
     pub(crate) fn deliver(&mut self, to: usize, all: bool, wanted: impl Fn(&str) -> Wanted) {
         for row in &mut self.crossings {
             for crossing in row[to].iter_mut().filter(|crossing| crossing.is_offered) {
-                crossing.consider(wanted(&crossing.topic), &mut self.accounts);
+                crossing.consider(wanted(&crossing.publication.topic), &mut self.accounts);
             }
             while all
                 && row[to]
@@ -232,9 +172,8 @@ impl Ledger {
     /// A session's socket has taken these bytes.
     pub(crate) fn taken(&mut self, number: u64, shard: usize, bytes: &[u8]) {
         let account = self.accounts.get_mut(&number).expect("it was opened");
-        let mut cut = std::mem::take(&mut account.cut);
-        cut.extend_from_slice(bytes);
-        let mut rest = &cut[..];
+        let stream = account.stream(bytes);
+        let mut rest = &stream[..];
         while let Some((frame, behind)) = wire::split(rest) {
             rest = behind;
             assert_eq!(
@@ -247,29 +186,20 @@ impl Ledger {
                 draft.bytes, frame,
                 "session {number} gets a frame as it was written"
             );
-            let published = draft.published.expect("it was accepted");
-            account.write(number, self.policy, published);
+            account.write(draft.published.expect("it was accepted"));
             self.written[shard] += 1;
         }
-        let rest = rest.to_vec();
-        account.cut = rest;
+        account.cut(rest);
     }
 
     /// A session's socket has failed: what it is owed is lost.
     pub(crate) fn lose(&mut self, number: u64) {
-        let account = self.accounts.get_mut(&number).expect("it was opened");
-        let (must, may) = account.left();
-        account.lost = (account.lost.0 + must, account.lost.1 + may);
-        account.clear();
+        self.account(number).lose();
     }
 
-    /// A session is owed nothing: what it might have been owed it was not.
+    /// A session is owed nothing: what it might have been owed it was not, or it was dropped.
     pub(crate) fn paid(&mut self, number: u64) {
-        let account = self.accounts.get_mut(&number).expect("it was opened");
-        account.strain = 0;
-        for chances in &mut account.chances {
-            chances.retain(|_, chance| *chance != Chance::Taken);
-        }
+        self.account(number).paid();
     }
 
     /// At most so many bytes have gathered for a session since it was owed nothing.
@@ -277,24 +207,31 @@ impl Ledger {
         self.accounts[&number].strain
     }
 
+    /// Whether so much has gathered that its bound may have been reached.
+    pub(crate) fn was_full(&self, number: u64) -> bool {
+        self.accounts[&number].was_full()
+    }
+
+    pub(crate) fn policy(&self, number: u64) -> SlowConsumer {
+        self.accounts[&number].policy
+    }
+
     /// How many frames a session is owed: at least, at most.
     pub(crate) fn owed(&self, number: u64) -> (u64, u64) {
-        self.accounts[&number].left()
+        self.accounts[&number].owed()
     }
 
     /// How many were matched for it: at least, at most.
     pub(crate) fn matched(&self, number: u64) -> (u64, u64) {
         let account = &self.accounts[&number];
-        let (must, may) = account.left();
-        let base = account.written;
-        (base + must + account.lost.0, base + may + account.lost.1)
+        let (must, may) = account.unwritten();
+        (account.written + must, account.written + may)
     }
 
     /// A session has ended, and so many of its deliveries were dropped.
     pub(crate) fn closed(&mut self, number: u64, dropped: u64) {
         let account = self.accounts.remove(&number).expect("it was opened");
-        let (must, may) = account.left();
-        let (must, may) = (must + account.lost.0, may + account.lost.1);
+        let (must, may) = account.unwritten();
         assert!(
             (must..=may).contains(&dropped),
             "session {number}: {dropped} dropped, {must} to {may} were owed"
@@ -310,11 +247,9 @@ impl Ledger {
 impl Crossing {
     /// The receiving shard may take it now, when these are subscribed.
     fn consider(&mut self, wanted: Wanted, accounts: &mut BTreeMap<u64, Account>) {
-        let Publication { order, from, len } = self.publication;
         for number in &wanted {
             let account = accounts.get_mut(number).expect("it was opened");
-            account.chances[from].entry(order).or_default();
-            account.strain += len;
+            account.expect(&self.publication);
         }
         self.may.extend(&wanted);
         self.must = Some(match self.must.take() {
@@ -325,55 +260,12 @@ impl Crossing {
 
     /// The receiving shard has taken it.
     fn settle(self, accounts: &mut BTreeMap<u64, Account>) {
-        let Publication { order, from, .. } = self.publication;
         let must = self.must.unwrap_or_default();
         for number in self.may {
-            let Some(account) = accounts.get_mut(&number) else {
-                continue;
-            };
-            match account.chances[from].remove(&order) {
-                Some(Chance::Open) if must.contains(&number) => {
-                    let last = account.last[from];
-                    assert!(
-                        order > last,
-                        "session {number}: {order} is missing before {last}"
-                    );
-                    account.owed[from].insert(order);
-                }
-                Some(Chance::Open) if order > account.last[from] => {
-                    account.chances[from].insert(order, Chance::Taken);
-                }
-                _ => {}
+            if let Some(account) = accounts.get_mut(&number) {
+                account.settle(&self.publication, must.contains(&number));
             }
         }
-    }
-}
-
-impl Account {
-    fn write(&mut self, number: u64, policy: Policy, (order, from): (u64, usize)) {
-        let last = std::mem::replace(&mut self.last[from], order);
-        assert!(
-            last < order,
-            "session {number}: {order} is written behind {last}"
-        );
-        let chances = &mut self.chances[from];
-        let chance = chances
-            .get_mut(&order)
-            .map(|it| std::mem::replace(it, Chance::Written));
-        assert!(
-            self.owed[from].remove(&order) || chance.is_some_and(|it| it != Chance::Written),
-            "session {number} is not owed {order} of shard {from}"
-        );
-        if chance == Some(Chance::Taken) {
-            chances.remove(&order);
-        }
-        chances.retain(|at, chance| *chance != Chance::Taken || *at > order);
-        let left_out = self.owed[from].first().filter(|first| **first < order);
-        assert!(
-            left_out.is_none() || policy.leaves_gaps(),
-            "session {number}: {left_out:?} is missing before {order}"
-        );
-        self.written += 1;
     }
 }
 

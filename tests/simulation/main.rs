@@ -17,6 +17,7 @@
     reason = "a test that panics has failed, which is what it is for; numbers here are small"
 )]
 
+mod account;
 mod faults;
 mod guard;
 mod invariants;

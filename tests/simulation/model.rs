@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::metrics::DropReason;
+use hvlp::outbound::SlowConsumer;
 use hvlp::session::{CloseReason, SessionKey, SessionState};
 
 use crate::guard;
@@ -85,7 +86,10 @@ pub(crate) struct Expected {
     pub(crate) bytes_out: u64,
     pub(crate) opened: u64,
     pub(crate) refused: u64,
+    /// Of sessions that are closed when they are slow.
     pub(crate) dropped: [u64; DropReason::ALL.len()],
+    /// Of all others.
+    pub(crate) dropped_by_policy: u64,
     pub(crate) closed: [u64; CloseReason::ALL.len()],
 }
 
@@ -117,7 +121,14 @@ impl Model {
         }
     }
 
-    pub(crate) fn opened(&mut self, number: u64, shard: usize, key: SessionKey, now: Timestamp) {
+    pub(crate) fn opened(
+        &mut self,
+        number: u64,
+        shard: usize,
+        key: SessionKey,
+        policy: SlowConsumer,
+        now: Timestamp,
+    ) {
         let session = Session {
             shard,
             key,
@@ -136,7 +147,8 @@ impl Model {
         };
         let before = self.sessions.insert(number, session);
         assert!(before.is_none(), "number {number} was given twice");
-        self.ledger.opened(number);
+        let bytes_max = self.config.listener.outbound_max;
+        self.ledger.opened(number, policy, bytes_max);
         self.expected[shard].opened += 1;
     }
 
@@ -329,7 +341,7 @@ impl Model {
         let mut is_wanted = false;
         for (number, session) in &self.sessions {
             if session.shard == from && *number != publisher && session.takes(topic) {
-                self.ledger.owe(*number, publication);
+                self.ledger.owe(*number, &publication);
                 is_wanted = true;
             }
         }
@@ -338,7 +350,7 @@ impl Model {
                 .of_shard(to)
                 .any(|(_, session)| session.topics.contains(topic))
             {
-                self.ledger.forward(to, topic, publication);
+                self.ledger.forward(to, publication.clone());
                 is_wanted = true;
             }
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
+use hvlp::outbound::SlowConsumer;
+use hvlp::session::ListenerId;
 use hvlp::shard::SendOutcome;
 
 use crate::faults::Faults;
@@ -42,6 +44,19 @@ impl Outside {
             tickets: Tickets::default(),
             quiet: 0,
             lost_doorbells: 0,
+        }
+    }
+
+    /// A listener, and its policy.
+    pub(crate) fn listener(&mut self) -> (ListenerId, SlowConsumer) {
+        let index = self.faults.below(LISTENERS);
+        let policy = match index {
+            0 | 1 => SlowConsumer::Disconnect,
+            _ => SlowConsumer::ALL[index - 1],
+        };
+        match index {
+            0 => (ListenerId::COMMON, policy),
+            _ => (ListenerId::of(index - 1), policy),
         }
     }
 
@@ -88,6 +103,9 @@ impl Outside {
     }
 }
 
+/// The common settings, and a listener with each policy.
+const LISTENERS: usize = 1 + SlowConsumer::ALL.len();
+
 /// Settings near their limits, so that a short run meets them.
 fn config(faults: &mut Faults) -> Config {
     const BIG: usize = 1 << 20;
@@ -99,7 +117,15 @@ fn config(faults: &mut Faults) -> Config {
     config.listener.frame_timeout = time(faults);
     config.listener.progress_timeout = time(faults);
     config.limits.error_window = time(faults);
-    config.listener.outbound_max = faults.pick(&[1_000, 5_000, 10_000, 70_000, BIG]);
+    config.listener.outbound_max = faults.pick(&[5_000, 7_000, 12_000, 70_000, BIG]);
+    for policy in SlowConsumer::ALL {
+        let mut listen = format!("127.0.0.1:1?slow_consumer={policy}");
+        if policy == SlowConsumer::Conflate {
+            // Its two generations share what is left beside a first chunk.
+            listen.push_str("&outbound_max=64KiB");
+        }
+        config.listen.push(listen.parse().unwrap());
+    }
     let limits = &mut config.limits;
     limits.sessions_max = 3 + faults.below(6);
     limits.outbound_total_max = faults.pick(&[5_000, 10_000, 30_000, BIG]);

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use hvlp::deadline::Timestamp;
 use hvlp::metrics::DropReason;
+use hvlp::outbound::SlowConsumer;
 use hvlp::session::{CloseReason, SessionState};
 use hvlp::shard::Closed;
 
@@ -79,6 +80,13 @@ impl Model {
         session.is_held = false;
     }
 
+    /// Whether a shard has, or has had, sessions whose deliveries are dropped while they live.
+    pub(crate) fn has_policies(&self, shard: usize) -> bool {
+        let mut live = self.of_shard(shard).filter(|(_, session)| !session.is_told);
+        self.expected[shard].dropped_by_policy > 0
+            || live.any(|(number, _)| self.ledger.policy(number) != SlowConsumer::Disconnect)
+    }
+
     /// What a shard holds, of sessions that are about to end too.
     pub(crate) fn held_total(&self, shard: usize) -> usize {
         self.of_shard(shard)
@@ -115,10 +123,11 @@ impl Model {
         if !session.is_open() {
             return;
         }
-        // A backlog takes at least one chunk, and at most twice its bytes and that.
+        // A backlog takes at least one chunk, and at most twice its bytes and that; one of the
+        // newest of each topic has two generations.
         let memory = |number| match self.ledger.strain(number) {
             0 => 0,
-            len => 2 * len + CHUNK_LEN_MIN + 1_000,
+            len => 4 * len + 2 * CHUNK_LEN_MIN + 2_000,
         };
         let untold = self
             .of_shard(session.shard)
@@ -177,9 +186,11 @@ impl Model {
         assert_eq!(session.key, closed.key, "session {number} has one key");
         assert!(!session.is_told, "session {number} ends once");
         let is_late = stopping.is_some_and(|deadline| deadline <= now);
+        // What was lost before is no matter of the stop.
+        let loses = session.is_broken || self.ledger.policy(number) != SlowConsumer::Disconnect;
         let is_drained = stopping.is_some()
             && closed.reason == CloseReason::Shutdown
-            && (is_late || session.is_broken || closed.dropped == 0);
+            && (is_late || loses || closed.dropped == 0);
         let is_just = match session.ending {
             None => false,
             Some(Ending::Known(reason)) => closed.reason == reason,
@@ -193,13 +204,18 @@ impl Model {
             closed.reason, closed.dropped
         );
         let (shard, is_broken) = (session.shard, session.is_broken);
-        self.ledger.closed(number, closed.dropped);
         let reason = match is_broken {
             true => DropReason::SessionGone,
             false => drop_reason(closed.reason),
         };
+        let policy = self.ledger.policy(number);
+        self.ledger.closed(number, closed.dropped);
         let expected = &mut self.expected[shard];
-        expected.dropped[reason as usize] += closed.dropped;
+        match policy {
+            SlowConsumer::Disconnect => expected.dropped[reason as usize] += closed.dropped,
+            // In its life by its policy, in the end by what ended it.
+            _ => expected.dropped_by_policy += closed.dropped,
+        }
         expected.closed[closed.reason as usize] += 1;
         let session = self.session(number);
         session.is_told = true;
@@ -209,17 +225,18 @@ impl Model {
 
     /// A slow consumer: so much has gathered that a bound may have been reached.
     fn is_slow(&self, session: &Session, closed: &Closed) -> bool {
-        let bound = match closed.reason {
-            CloseReason::SlowConsumerBytes => self.config.listener.outbound_max,
-            CloseReason::SlowConsumerEvicted => self.config.limits.outbound_total_max,
-            _ => return false,
+        let is_full = match (closed.reason, self.ledger.policy(closed.number)) {
+            (CloseReason::SlowConsumerEvicted, _) => {
+                session.strain >= self.config.limits.outbound_total_max
+            }
+            // Each of two generations, with its index, has half of the bound.
+            (CloseReason::SlowConsumerBytes, SlowConsumer::Conflate) => true,
+            (CloseReason::SlowConsumerBytes, SlowConsumer::Disconnect) => {
+                self.ledger.was_full(closed.number)
+            }
+            _ => false,
         };
-        let gathered = match closed.reason {
-            // What does not fit any more fills all that was allocated but the end of each chunk.
-            CloseReason::SlowConsumerBytes => self.ledger.strain(closed.number) * 9 / 8 + 1_000,
-            _ => session.strain,
-        };
-        closed.dropped > 0 && gathered >= bound
+        closed.dropped > 0 && is_full
     }
 
     /// The connection of a session that has ended was closed: its slot is free.

@@ -168,7 +168,8 @@ impl Reactor {
 
     fn adopt(&mut self, outside: &mut Outside, peer: usize) {
         let is_full = self.shard.session_count() >= outside.config.limits.sessions_max;
-        let Ok(key) = self.shard.open(outside.now, Peer::Memory) else {
+        let (listener, policy) = outside.listener();
+        let Ok(key) = self.shard.open_at(outside.now, Peer::Memory, listener) else {
             assert!(is_full, "there was room");
             outside.model.expected[self.id].refused += 1;
             return outside.refused(peer);
@@ -183,7 +184,9 @@ impl Reactor {
         }
         outside.faults.mark(Mark::SlotReused, key.generation() > 0);
         let number = self.shard.number(key).expect("it was opened");
-        outside.model.opened(number, self.id, key, outside.now);
+        outside
+            .model
+            .opened(number, self.id, key, policy, outside.now);
         self.connections.insert(
             key,
             Connection {
