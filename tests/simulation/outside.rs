@@ -117,7 +117,7 @@ fn config(faults: &mut Faults) -> Config {
     config.listener.frame_timeout = time(faults);
     config.listener.progress_timeout = time(faults);
     config.limits.error_window = time(faults);
-    config.listener.outbound_max = faults.pick(&[5_000, 7_000, 12_000, 70_000, BIG]);
+    config.listener.outbound_max = faults.pick(&[5_000, 7_000, 12_000, 70_000]);
     for policy in SlowConsumer::ALL {
         let mut listen = format!("127.0.0.1:1?slow_consumer={policy}");
         if policy == SlowConsumer::Conflate {
@@ -128,7 +128,7 @@ fn config(faults: &mut Faults) -> Config {
     }
     let limits = &mut config.limits;
     limits.sessions_max = 3 + faults.below(6);
-    limits.outbound_total_max = faults.pick(&[5_000, 10_000, 30_000, BIG]);
+    limits.outbound_total_max = faults.pick(&[6_000, 15_000, 40_000, BIG, BIG, BIG]);
     limits.held_total_max = faults.pick(&[100, 2_000, 20_000, BIG]);
     limits.subscriptions_per_session_max = faults.pick(&[2, 6, BIG, BIG, BIG]);
     limits.subscriptions_max = faults.pick(&[6, 20, BIG, BIG, BIG]);

@@ -18,6 +18,18 @@ enum Reading {
     Stopped,
 }
 
+impl Reading {
+    fn draw(faults: &mut Faults) -> Self {
+        if faults.hit(Fault::ReaderStops) {
+            Self::Stopped
+        } else if faults.hit(Fault::ReaderTrickles) {
+            Self::Trickle
+        } else {
+            Self::All
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Peer {
     index: usize,
@@ -50,13 +62,13 @@ const UNDER_WAY_MAX: usize = 16 * 1024;
 
 impl Peer {
     pub(crate) fn new(index: usize, frames_max: usize, faults: &mut Faults) -> Self {
-        let room = faults.pick(&[64, 700, 4_000, 20_000, 1 << 20]);
+        let room = faults.pick(&[64, 300, 2_000, 20_000]);
         let mut peer = Self {
             index,
             socket: Socket::new(room),
             script: VecDeque::new(),
-            reading: Reading::All,
-            burst_max: faults.pick(&[1, 4, 40]).min(frames_max),
+            reading: Reading::draw(faults),
+            burst_max: faults.pick(&[2, 10, 60]).min(frames_max),
             padding_max: faults.pick(&[1, 30, 170]),
             is_silent: false,
             is_refused: false,
@@ -137,13 +149,7 @@ impl Peer {
     }
 
     fn change_pace(&mut self, faults: &mut Faults) -> &'static str {
-        self.reading = if faults.hit(Fault::ReaderStops) {
-            Reading::Stopped
-        } else if faults.hit(Fault::ReaderTrickles) {
-            Reading::Trickle
-        } else {
-            Reading::All
-        };
+        self.reading = Reading::draw(faults);
         "changes its pace"
     }
 
