@@ -1,12 +1,12 @@
 //! Who is owed which frame, and what became of it.
 //!
-//! Each PUBLISH carries an id of its own, so every frame that leaves a session says which one it is.
-//! What a session gets from one shard comes in the order of execution there.
+//! Each PUBLISH carries an id of its own, so every frame that leaves a session says which one it
+//! is. What a session gets from one shard comes in the order of execution there.
 //!
 //! Frames that cross from one shard to another are matched when the other shard takes them, and
-//! which turn takes which frame is its own business as long as not all are taken. So a session *may*
-//! get such a frame if it was subscribed at any of these turns, and *must* if it was at all of them.
-//! When a shard says that it has taken everything the two are one.
+//! which turn takes which frame is its own business as long as not all are taken. So a session
+//! *may* get such a frame if it was subscribed at any of these turns, and *must* if it was at all
+//! of them. When a shard takes everything in one turn the two are one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;

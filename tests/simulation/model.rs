@@ -1,8 +1,8 @@
 //! A naive broker: what the protocol says, frame by frame, without turns, arenas or queues.
 //!
 //! It is told what each shard has executed, in the order of execution, and what has happened to
-//! sessions at moments that only the shard can choose. What everybody is owed follows from that, and
-//! is kept in the ledger.
+//! sessions at moments that only the shard can choose. What everybody is owed follows from that,
+//! and is kept in the ledger.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -27,6 +27,8 @@ pub(crate) struct Outside {
     pub(crate) quiet: usize,
     /// Doorbells that woke nobody.
     pub(crate) lost_doorbells: u64,
+    /// Slow consumers are closed, all of them: then each drop has one reason.
+    closes_slow: bool,
 }
 
 impl Outside {
@@ -34,6 +36,7 @@ impl Outside {
         let mut faults = Faults::new(seed);
         let reactors = 1 + faults.below(3);
         let config = config(&mut faults);
+        let closes_slow = faults.one_in(2);
         Self {
             now: Timestamp::default(),
             reactors,
@@ -44,12 +47,16 @@ impl Outside {
             tickets: Tickets::default(),
             quiet: 0,
             lost_doorbells: 0,
+            closes_slow,
         }
     }
 
     /// A listener, and its policy.
     pub(crate) fn listener(&mut self) -> (ListenerId, SlowConsumer) {
-        let index = self.faults.below(LISTENERS);
+        let index = match self.closes_slow {
+            true => self.faults.below(2),
+            false => self.faults.below(LISTENERS),
+        };
         let policy = match index {
             0 | 1 => SlowConsumer::Disconnect,
             _ => SlowConsumer::ALL[index - 1],

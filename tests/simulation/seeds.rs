@@ -83,7 +83,8 @@ impl Coverage {
 
     /// Everything that can happen here has happened.
     fn check(&self) {
-        // A reservation that fails cannot be arranged from outside; connections wait in the listener.
+        // A reservation that fails cannot be arranged from outside, and connections that wait to
+        // be adopted are not bounded here.
         let impossible = ["no_memory", "overload"];
         let unmet = Fault::ALL
             .iter()
