@@ -11,6 +11,7 @@ use hvlp::arena::Arena;
 use hvlp::deadline::Timestamp;
 use hvlp::handler::{Resolution, Resolver};
 use hvlp::mesh::{Doorbell, Mesh};
+use hvlp::packet::FRAME_LEN_MAX;
 use hvlp::register::directory::Directory;
 use hvlp::session::{CloseReason, SessionKey};
 use hvlp::shard::{Outgoing, SendOutcome, Shard};
@@ -325,6 +326,7 @@ impl Reactor {
         if self.shard.is_spent() {
             self.flush(outside);
         }
+        let before = self.shard.counters().deliveries_matched;
         self.shard.begin_delivering();
         let mut budget = outside.config.limits.read_per_turn;
         while budget > 0 {
@@ -333,9 +335,22 @@ impl Reactor {
             };
             budget = budget.saturating_sub(len.max(BATCH_COST_MIN));
         }
+        let deliveries = self.shard.counters().deliveries_matched - before;
+        self.check_share(outside, deliveries);
         let is_cut = self.shard.is_spent() && !self.shard.is_delivered();
         outside.faults.mark(Mark::BatchCut, is_cut);
         outside.model.delivered(self.id, self.shard.is_delivered());
+    }
+
+    /// A turn exceeds its share by the fan-out of one frame at most.
+    fn check_share(&self, outside: &Outside, deliveries: u64) {
+        const FRAME_LEN_MIN: usize = 7;
+        let sessions = self.shard.session_count();
+        let share = outside.config.limits.deliver_per_turn + FRAME_LEN_MAX * sessions;
+        assert!(
+            deliveries as usize * FRAME_LEN_MIN <= share,
+            "{deliveries} deliveries to {sessions} sessions are more than a turn's share"
+        );
     }
 
     fn hand_over(&mut self, outside: &mut Outside) {
