@@ -226,18 +226,23 @@ impl<H: SessionHandler> Shard<H> {
                 self.count_dropped(key, DropReason::QueueFull, kept.dropped);
             }
             Some(Refused::Full) => {
-                self.count_dropped(key, DropReason::SlowClose, kept.dropped);
-                self.close(key, CloseReason::SlowConsumerBytes);
+                self.overflow(key, CloseReason::SlowConsumerBytes, kept.dropped);
             }
-            Some(Refused::NoMemory) => {
-                self.count_dropped(key, DropReason::NoMemory, kept.dropped);
-                self.close(key, CloseReason::NoMemory);
-            }
+            Some(Refused::NoMemory) => self.overflow(key, CloseReason::NoMemory, kept.dropped),
         }
         if self.backlog_total > self.limits.outbound_total_max {
             self.evict();
         }
         self.pause_if_full(now, key);
+    }
+
+    /// Closes a session that can be owed no more; what found no room counts by what ends it, which
+    /// may have come before.
+    fn overflow(&mut self, key: SessionKey, reason: CloseReason, dropped: u64) {
+        self.close(key, reason);
+        let closing = self.sessions.get(key).and_then(|session| session.closing);
+        let reason = DropReason::of_close(closing.unwrap_or(reason));
+        self.count_dropped(key, reason, dropped);
     }
 
     /// Closes the sessions with the largest backlogs until all together take 90 % of their bound.

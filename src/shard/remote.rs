@@ -256,11 +256,11 @@ impl<H: SessionHandler> Shard<H> {
             .is_none_or(|remote| remote.mesh.is_handed_over())
     }
 
-    /// Whether nothing waits in an inbox.
+    /// Whether nothing waits in an inbox, nor the rest of a batch for the next turn.
     pub fn is_delivered(&self) -> bool {
         self.remote
             .as_ref()
-            .is_none_or(|remote| remote.mesh.is_delivered())
+            .is_none_or(|remote| remote.unfinished.is_none() && remote.mesh.is_delivered())
     }
 
     /// Ends every subscription of a session; topics without another subscriber here leave the

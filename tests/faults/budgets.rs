@@ -205,6 +205,21 @@ fn c14_what_another_reactor_sent_is_cut_between_frames_and_goes_on_in_order() {
 }
 
 #[test]
+fn g1_a_batch_of_which_the_next_turn_delivers_the_rest_has_not_arrived() {
+    let mut pair = Pair::new(&["limits.deliver_per_turn=4KiB"]);
+    pair.connected(1, &wire::subscribe(&["t"]));
+    let publisher = pair.connected(0, b"");
+    pair.receive(0, publisher, &wire::numbered("t", 2000));
+    pair.turn(0);
+    let (shard, arena) = &mut pair.shards[1];
+    shard.begin_delivering();
+    while shard.deliver(arena).is_some() {}
+    assert!(shard.is_spent());
+    // A stop asks here, at the end of a turn: told yes, it would close those who wait for the rest.
+    assert!(!shard.is_delivered());
+}
+
+#[test]
 fn c16_a_greedy_publisher_here_leaves_what_comes_from_peers_its_share() {
     let mut pair = Pair::new(&["limits.deliver_per_turn=4KiB"]);
     let subscriber = pair.connected(1, &wire::subscribe(&["t", "u"]));

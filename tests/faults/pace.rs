@@ -141,6 +141,20 @@ fn c10_the_flush_of_the_turn_with_the_end_is_the_last_one() {
     );
 }
 
+#[test]
+fn c10_what_is_more_than_a_leaver_may_be_owed_is_dropped_because_it_left() {
+    let mut world = World::new(&["listener.outbound_max=64KiB"]);
+    let leaver = world.connected(wire::subscribe(&["a"]));
+    let publisher = world.connected([]);
+    world.receive(publisher, wire::publish("a", [0; 200]).repeat(1000));
+    world.eof(leaver);
+    world.turn_with(&mut |_, _| SendOutcome::Short(0));
+    assert_eq!(world.ended[&leaver], CloseReason::Eof);
+    let counters = world.counters();
+    assert_eq!(counters.dropped(DropReason::SessionGone), 1000);
+    assert_eq!(counters.dropped(DropReason::SlowClose), 0);
+}
+
 fn await_resets(broker: &TestBroker, count: u64) {
     broker.await_counters("all are reset", |counters| {
         counters.closed(CloseReason::Reset) == count

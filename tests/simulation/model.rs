@@ -1,0 +1,401 @@
+//! A naive broker: what the protocol says, frame by frame, without turns, arenas or queues.
+//!
+//! It is told what each shard has executed, in the order of execution, and what has happened to
+//! sessions at moments that only the shard can choose. What everybody is owed follows from that,
+//! and is kept in the ledger.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hvlp::config::Config;
+use hvlp::deadline::Timestamp;
+use hvlp::metrics::DropReason;
+use hvlp::outbound::SlowConsumer;
+use hvlp::session::{CloseReason, SessionKey, SessionState};
+
+use crate::guard;
+use crate::ledger::{Ledger, Wanted};
+use crate::wire;
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It follows from what the peer, the network or the handler did.
+    Known(CloseReason),
+    /// The shard chose the moment; whether it might is judged when the reason is told.
+    Seen(Moment),
+}
+
+/// In which part of a turn a shard was seen to close a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Flush,
+    Expire,
+    Drain,
+}
+
+/// One session, from its opening until its slot is given back.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) shard: usize,
+    pub(crate) key: SessionKey,
+    pub(crate) state: SessionState,
+    pub(crate) ending: Option<Ending>,
+    /// The shard has told its reason; it only waits for its connection to be closed.
+    pub(crate) is_told: bool,
+    /// Its socket takes nothing any more.
+    pub(crate) is_broken: bool,
+    pub(crate) topics: BTreeSet<String>,
+    /// Received and not executed.
+    pub(crate) input: VecDeque<u8>,
+    /// All of it waits for an answer, or for the next turn.
+    is_held: bool,
+    discards: VecDeque<Timestamp>,
+    pub(crate) connect_due: Option<Timestamp>,
+    pub(crate) frame_due: Option<Timestamp>,
+    /// When its socket last took something of what is owed.
+    pub(crate) stalled_since: Option<Timestamp>,
+    /// What all sessions of its shard were owed at most when it was seen to close, as memory.
+    strain: usize,
+}
+
+impl Session {
+    pub(crate) const fn is_open(&self) -> bool {
+        self.ending.is_none()
+    }
+
+    const fn end(&mut self, reason: CloseReason) {
+        if self.ending.is_none() {
+            self.ending = Some(Ending::Known(reason));
+        }
+    }
+
+    fn takes(&self, topic: &str) -> bool {
+        self.is_open() && !self.is_broken && self.topics.contains(topic)
+    }
+}
+
+/// What a shard must have counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) frames_read: u64,
+    pub(crate) accepted: [u64; 5],
+    pub(crate) discarded: u64,
+    pub(crate) denied: u64,
+    pub(crate) unmatched: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) opened: u64,
+    pub(crate) refused: u64,
+    /// Of sessions that are closed when they are slow.
+    pub(crate) dropped: [u64; DropReason::ALL.len()],
+    /// Of all others.
+    pub(crate) dropped_by_policy: u64,
+    pub(crate) closed: [u64; CloseReason::ALL.len()],
+}
+
+/// What becomes of a frame.
+enum Fate {
+    Accepted,
+    Discarded,
+    Denied,
+}
+
+pub(crate) struct Model {
+    pub(crate) sessions: BTreeMap<u64, Session>,
+    pub(crate) expected: Vec<Expected>,
+    pub(crate) ledger: Ledger,
+    pub(crate) draining: Vec<bool>,
+    config: Config,
+}
+
+mod shard;
+
+impl Model {
+    pub(crate) fn new(shards: usize, config: &Config) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            expected: vec![Expected::default(); shards],
+            ledger: Ledger::new(shards),
+            draining: vec![false; shards],
+            config: config.clone(),
+        }
+    }
+
+    pub(crate) fn opened(
+        &mut self,
+        number: u64,
+        shard: usize,
+        key: SessionKey,
+        policy: SlowConsumer,
+        now: Timestamp,
+    ) {
+        let session = Session {
+            shard,
+            key,
+            state: SessionState::WaitConnect,
+            ending: None,
+            is_told: false,
+            is_broken: false,
+            topics: BTreeSet::new(),
+            input: VecDeque::new(),
+            is_held: false,
+            discards: VecDeque::new(),
+            connect_due: Some(now + self.config.listener.connect_timeout),
+            frame_due: None,
+            stalled_since: None,
+            strain: 0,
+        };
+        let before = self.sessions.insert(number, session);
+        assert!(before.is_none(), "number {number} was given twice");
+        let bytes_max = self.config.listener.outbound_max;
+        self.ledger.opened(number, policy, bytes_max);
+        self.expected[shard].opened += 1;
+    }
+
+    /// The session of a number that is known.
+    pub(crate) fn session(&mut self, number: u64) -> &mut Session {
+        self.sessions.get_mut(&number).expect("it was opened")
+    }
+
+    /// Sessions of a shard, by number.
+    pub(crate) fn of_shard(&self, shard: usize) -> impl Iterator<Item = (u64, &Session)> {
+        let all = self
+            .sessions
+            .iter()
+            .map(|(number, session)| (*number, session));
+        all.filter(move |(_, session)| session.shard == shard)
+    }
+
+    pub(crate) fn end(&mut self, number: u64, reason: CloseReason) {
+        self.session(number).end(reason);
+    }
+
+    /// Its socket has failed; only what it sent before is still waited for.
+    pub(crate) fn broken(&mut self, number: u64) {
+        let session = self.session(number);
+        if !session.is_broken {
+            session.is_broken = true;
+            self.ledger.lose(number);
+        }
+    }
+
+    pub(crate) fn received(&mut self, number: u64, bytes: &[u8]) {
+        let session = self.session(number);
+        session.input.extend(bytes);
+        let shard = session.shard;
+        self.expected[shard].bytes_in += bytes.len() as u64;
+    }
+
+    /// The shard has executed these bytes: whole frames, or all that a session had that has ended.
+    pub(crate) fn execute(&mut self, number: u64, bytes: &[u8], now: Timestamp) {
+        let session = self.session(number);
+        assert!(
+            session.input.len() >= bytes.len()
+                && session.input.iter().zip(bytes).all(|(a, b)| a == b),
+            "session {number} executes what it has received, in its order"
+        );
+        session.input.drain(..bytes.len());
+        let mut rest = bytes;
+        while self.sessions[&number].is_open()
+            && self.sessions[&number].state != SessionState::Verifying
+            && let Some((frame, behind)) = wire::split(rest)
+        {
+            rest = behind;
+            self.execute_frame(number, frame, now);
+        }
+        let session = self.session(number);
+        if !session.is_open() {
+            return session.input.clear();
+        }
+        assert!(
+            rest.is_empty() || session.state == SessionState::Verifying,
+            "session {number}: bytes of a cut frame were executed"
+        );
+        rest.iter()
+            .rev()
+            .for_each(|byte| session.input.push_front(*byte));
+    }
+
+    fn execute_frame(&mut self, number: u64, frame: &[u8], now: Timestamp) {
+        let (shard, id) = (self.sessions[&number].shard, frame[0]);
+        let fate = self.fate(number, frame);
+        let expected = &mut self.expected[shard];
+        expected.frames_read += 1;
+        match fate {
+            Some(Fate::Accepted) => expected.accepted[usize::from(id) - 1] += 1,
+            Some(Fate::Denied) => {
+                expected.discarded += 1;
+                expected.denied += 1;
+            }
+            None | Some(Fate::Discarded) => {
+                expected.discarded += 1;
+                self.charge(number, now);
+            }
+        }
+    }
+
+    /// Executes a frame; `None`: it is malformed.
+    fn fate(&mut self, number: u64, frame: &[u8]) -> Option<Fate> {
+        let (id, payload) = (frame[0], &frame[2..]);
+        let is_connected = self.sessions[&number].state == SessionState::Connected;
+        match id {
+            1 => {
+                if !is_connected {
+                    self.connect(number, payload.first().copied());
+                }
+                Some(Fate::Accepted)
+            }
+            2 => {
+                self.end(number, CloseReason::ClientDisconnect);
+                Some(Fate::Accepted)
+            }
+            3 if is_connected => Some(self.subscribe(number, topics(payload)?)),
+            4 if is_connected => {
+                let gone = topics(payload)?;
+                let session = self.session(number);
+                session.topics.retain(|topic| !gone.contains(topic));
+                Some(Fate::Accepted)
+            }
+            5 if is_connected => {
+                let (len, rest) = payload.split_first()?;
+                let topic = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
+                if guard::is_denied(topic) {
+                    return Some(Fate::Denied);
+                }
+                self.publish(number, topic, frame);
+                Some(Fate::Accepted)
+            }
+            _ => Some(Fate::Discarded),
+        }
+    }
+
+    fn connect(&mut self, number: u64, choice: Option<u8>) {
+        let session = self.session(number);
+        match choice {
+            Some(guard::LATER) => session.state = SessionState::Verifying,
+            Some(guard::UNAUTHORISED) => session.end(CloseReason::AuthFailed),
+            Some(guard::BEYOND_LIMIT) => session.end(CloseReason::LimitConnect),
+            _ => {
+                session.state = SessionState::Connected;
+                session.connect_due = None;
+            }
+        }
+    }
+
+    /// A ticket was answered.
+    pub(crate) fn resolved(&mut self, number: u64, verdict: Result<(), CloseReason>) {
+        let Some(session) = self.sessions.get_mut(&number) else {
+            return;
+        };
+        if session.state != SessionState::Verifying || !session.is_open() {
+            return;
+        }
+        match verdict {
+            Ok(()) if self.draining[session.shard] => session.end(CloseReason::Shutdown),
+            Ok(()) => {
+                session.state = SessionState::Connected;
+                session.connect_due = None;
+            }
+            Err(reason) => session.end(reason),
+        }
+    }
+
+    fn subscribe(&mut self, number: u64, topics: Vec<String>) -> Fate {
+        let (mut granted, mut denied) = (0, 0);
+        for topic in topics {
+            if guard::is_denied(&topic) {
+                denied += 1;
+                continue;
+            }
+            granted += 1;
+            if self.is_full(number, &topic) {
+                self.end(number, CloseReason::LimitSubscriptions);
+                return Fate::Accepted;
+            }
+            self.session(number).topics.insert(topic);
+        }
+        match granted == 0 && denied > 0 {
+            true => Fate::Denied,
+            false => Fate::Accepted,
+        }
+    }
+
+    fn is_full(&self, number: u64, topic: &str) -> bool {
+        let (session, limits) = (&self.sessions[&number], &self.config.limits);
+        let shard = session.shard;
+        let count: usize = self
+            .of_shard(shard)
+            .map(|(_, other)| other.topics.len())
+            .sum();
+        let topics = self.topics_of(shard);
+        let is_new = !topics.contains(topic);
+        !session.topics.contains(topic)
+            && (session.topics.len() >= limits.subscriptions_per_session_max
+                || count >= limits.subscriptions_max
+                || is_new && topics.len() >= limits.topics_max)
+    }
+
+    fn publish(&mut self, publisher: u64, topic: &str, frame: &[u8]) {
+        let from = self.sessions[&publisher].shard;
+        let publication = self.ledger.publish(publisher, from, topic, frame);
+        let mut is_wanted = false;
+        for (number, session) in &self.sessions {
+            if session.shard == from && *number != publisher && session.takes(topic) {
+                self.ledger.owe(*number, &publication);
+                is_wanted = true;
+            }
+        }
+        for to in (0..self.expected.len()).filter(|to| *to != from) {
+            if self
+                .of_shard(to)
+                .any(|(_, session)| session.topics.contains(topic))
+            {
+                self.ledger.forward(to, publication.clone());
+                is_wanted = true;
+            }
+        }
+        self.expected[from].unmatched += u64::from(!is_wanted);
+    }
+
+    /// A shard takes what others have handed over to it: any part of it, or all.
+    pub(crate) fn delivered(&mut self, to: usize, all: bool) {
+        let sessions = &self.sessions;
+        self.ledger.deliver(to, all, |topic| -> Wanted {
+            let takes = |(number, session): (&u64, &Session)| {
+                (session.shard == to && session.takes(topic)).then_some(*number)
+            };
+            sessions.iter().filter_map(takes).collect()
+        });
+    }
+
+    fn charge(&mut self, number: u64, now: Timestamp) {
+        let (budget, window) = (
+            self.config.limits.error_budget,
+            self.config.limits.error_window,
+        );
+        let session = self.session(number);
+        session.discards.push_back(now);
+        session.discards.retain(|at| now.since(*at) < window);
+        if session.discards.len() >= budget {
+            session.end(CloseReason::ProtocolErrorBudget);
+        }
+    }
+
+    /// All that a shard has subscribed to.
+    pub(crate) fn topics_of(&self, shard: usize) -> BTreeSet<&str> {
+        let sessions = self.of_shard(shard);
+        sessions
+            .flat_map(|(_, session)| session.topics.iter().map(String::as_str))
+            .collect()
+    }
+}
+
+fn topics(mut list: &[u8]) -> Option<Vec<String>> {
+    let mut topics = Vec::new();
+    while let [len, rest @ ..] = list {
+        let topic = rest.get(..usize::from(*len))?;
+        topics.push(std::str::from_utf8(topic).ok()?.to_owned());
+        list = &rest[topic.len()..];
+    }
+    Some(topics)
+}

@@ -1,0 +1,269 @@
+//! What a shard does at moments of its own choice, and whether it may.
+
+use std::io::ErrorKind;
+
+use hvlp::deadline::Timestamp;
+use hvlp::metrics::DropReason;
+use hvlp::outbound::SlowConsumer;
+use hvlp::session::{CloseReason, SessionState};
+use hvlp::shard::Closed;
+
+use crate::model::{Ending, Model, Moment, Session};
+
+/// As much as a backlog takes at least.
+const CHUNK_LEN_MIN: usize = 4 * 1024;
+
+impl Model {
+    /// A session's socket has taken these bytes.
+    pub(crate) fn taken(&mut self, number: u64, bytes: &[u8]) {
+        let shard = self.sessions[&number].shard;
+        self.expected[shard].bytes_out += bytes.len() as u64;
+        self.ledger.taken(number, shard, bytes);
+    }
+
+    /// The end of the stream was read.
+    pub(crate) fn ended(&mut self, number: u64) {
+        let session = self.session(number);
+        session.end(match (session.is_broken, session.input.is_empty()) {
+            (true, _) => CloseReason::Reset,
+            (false, true) => CloseReason::Eof,
+            (false, false) => CloseReason::EofMidFrame,
+        });
+    }
+
+    /// The socket has failed.
+    pub(crate) fn failed(&mut self, number: u64, kind: ErrorKind) {
+        self.end(
+            number,
+            match kind {
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => CloseReason::Reset,
+                ErrorKind::TimedOut => CloseReason::WriteTimeout,
+                ErrorKind::WriteZero => CloseReason::WriteZero,
+                _ => CloseReason::IoError,
+            },
+        );
+    }
+
+    /// A receive was executed as far as it could; `is_same`: nothing of it, so the frame that was
+    /// cut before still is. A frame has its time from its first byte on.
+    pub(crate) fn kept(&mut self, number: u64, is_held: bool, is_same: bool, now: Timestamp) {
+        let timeout = self.config.listener.frame_timeout;
+        let draining = &self.draining;
+        let session = self.sessions.get_mut(&number).expect("it was opened");
+        session.is_held = is_held || session.state == SessionState::Verifying;
+        let is_done = !session.is_open() || session.is_held || session.input.is_empty();
+        // Nobody reads the rest of a frame while the broker drains.
+        if is_done || draining[session.shard] {
+            session.frame_due = None;
+        } else if !is_same {
+            session.frame_due = Some(now + timeout);
+        }
+    }
+
+    /// The session was closed in a receive: perhaps because what it sent behind a CONNECT that
+    /// waits for its answer was more than all such sessions may hold.
+    pub(crate) fn not_held(&mut self, number: u64) {
+        let session = &self.sessions[&number];
+        if !session.is_open() || session.state != SessionState::Verifying {
+            return;
+        }
+        let others = self
+            .of_shard(session.shard)
+            .filter(|(other, _)| *other != number);
+        let held: usize = others.map(|(_, other)| other.held_len()).sum();
+        assert!(
+            held + session.input.len() > self.config.limits.held_total_max,
+            "session {number}: there was room for what it sent"
+        );
+        let session = self.session(number);
+        session.end(CloseReason::LimitConnect);
+        session.is_held = false;
+    }
+
+    /// Whether a shard has, or has had, sessions whose deliveries are dropped while they live.
+    pub(crate) fn has_policies(&self, shard: usize) -> bool {
+        let mut live = self.of_shard(shard).filter(|(_, session)| !session.is_told);
+        self.expected[shard].dropped_by_policy > 0
+            || live.any(|(number, _)| self.ledger.policy(number) != SlowConsumer::Disconnect)
+    }
+
+    /// What a shard holds, of sessions that are about to end too.
+    pub(crate) fn held_total(&self, shard: usize) -> usize {
+        self.of_shard(shard)
+            .map(|(_, session)| session.held_len())
+            .sum()
+    }
+
+    /// Whether a session is read has changed, or not. While it is not, it cannot be late.
+    pub(crate) fn stopped(&mut self, number: u64, was: bool, is: bool, now: Timestamp) {
+        let timeout = self.config.listener.frame_timeout;
+        let draining = &self.draining;
+        let session = self.sessions.get_mut(&number).expect("it was opened");
+        if is {
+            session.frame_due = None;
+        } else if was && !session.input.is_empty() && !session.is_held && !draining[session.shard] {
+            session.frame_due = Some(now + timeout);
+        }
+    }
+
+    /// All that can be written in this turn was; `taken`: bytes that the socket has taken in it.
+    pub(crate) fn owing(&mut self, number: u64, is_owed: bool, taken: usize, now: Timestamp) {
+        let session = self.session(number);
+        if !is_owed {
+            session.stalled_since = None;
+            self.ledger.paid(number);
+        } else if taken > 0 || session.stalled_since.is_none() {
+            session.stalled_since = Some(now);
+        }
+    }
+
+    /// The shard ends the session at a moment of its choice.
+    pub(crate) fn seen_closing(&mut self, number: u64, moment: Moment) {
+        let session = &self.sessions[&number];
+        if !session.is_open() {
+            return;
+        }
+        // A backlog takes at least one chunk, and at most twice its bytes and that; one of the
+        // newest of each topic has two generations.
+        let memory = |number| match self.ledger.strain(number) {
+            0 => 0,
+            len => 4 * len + 2 * CHUNK_LEN_MIN + 2_000,
+        };
+        let untold = self
+            .of_shard(session.shard)
+            .filter(|(_, other)| !other.is_told);
+        let strain = untold.map(|(number, _)| memory(number)).sum();
+        let session = self.session(number);
+        session.strain = strain;
+        session.ending = Some(Ending::Seen(moment));
+    }
+
+    fn overdue(&self, session: &Session, now: Timestamp) -> Option<CloseReason> {
+        let is_over = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
+        let timeout = self.config.listener.progress_timeout;
+        if is_over(session.connect_due) {
+            Some(CloseReason::ConnectTimeout)
+        } else if is_over(session.frame_due) {
+            Some(CloseReason::FrameTimeout)
+        } else if is_over(session.stalled_since.map(|since| since + timeout)) {
+            Some(CloseReason::SlowConsumerStalled)
+        } else {
+            None
+        }
+    }
+
+    /// Every wait that is over has ended its session.
+    pub(crate) fn check_expired(&self, shard: usize, now: Timestamp) {
+        for (number, session) in self
+            .of_shard(shard)
+            .filter(|(_, session)| session.is_open())
+        {
+            let overdue = self.overdue(session, now);
+            assert_eq!(
+                overdue, None,
+                "session {number} should have been closed by {now:?}"
+            );
+        }
+    }
+
+    /// The shard reads nothing any more, so nobody can be late.
+    pub(crate) fn stop_reading(&mut self, shard: usize) {
+        self.draining[shard] = true;
+        for session in self
+            .sessions
+            .values_mut()
+            .filter(|session| session.shard == shard)
+        {
+            session.connect_due = None;
+            session.frame_due = None;
+        }
+    }
+
+    /// The shard has told how a session ended.
+    pub(crate) fn closed(&mut self, closed: &Closed, now: Timestamp, stopping: Option<Timestamp>) {
+        let number = closed.number;
+        let session = &self.sessions[&number];
+        assert_eq!(session.key, closed.key, "session {number} has one key");
+        assert!(!session.is_told, "session {number} ends once");
+        let is_late = stopping.is_some_and(|deadline| deadline <= now);
+        // What was lost before is no matter of the stop.
+        let loses = session.is_broken || self.ledger.policy(number) != SlowConsumer::Disconnect;
+        let is_drained = stopping.is_some()
+            && closed.reason == CloseReason::Shutdown
+            && (is_late || loses || closed.dropped == 0);
+        let is_just = match session.ending {
+            None => false,
+            Some(Ending::Known(reason)) => closed.reason == reason,
+            Some(Ending::Seen(Moment::Flush)) => is_drained || self.is_slow(session, closed),
+            Some(Ending::Seen(Moment::Expire)) => self.overdue(session, now) == Some(closed.reason),
+            Some(Ending::Seen(Moment::Drain)) => is_drained,
+        };
+        assert!(
+            is_just,
+            "session {number} was closed for {}, {} dropped: {session:?}",
+            closed.reason, closed.dropped
+        );
+        let (shard, is_broken) = (session.shard, session.is_broken);
+        let reason = match is_broken {
+            true => DropReason::SessionGone,
+            false => drop_reason(closed.reason),
+        };
+        let policy = self.ledger.policy(number);
+        self.ledger.closed(number, closed.dropped);
+        let expected = &mut self.expected[shard];
+        match policy {
+            SlowConsumer::Disconnect => expected.dropped[reason as usize] += closed.dropped,
+            // In its life by its policy, in the end by what ended it.
+            _ => expected.dropped_by_policy += closed.dropped,
+        }
+        expected.closed[closed.reason as usize] += 1;
+        let session = self.session(number);
+        session.is_told = true;
+        session.is_held = false;
+        session.topics.clear();
+    }
+
+    /// A slow consumer: so much has gathered that a bound may have been reached.
+    fn is_slow(&self, session: &Session, closed: &Closed) -> bool {
+        let is_full = match (closed.reason, self.ledger.policy(closed.number)) {
+            (CloseReason::SlowConsumerEvicted, _) => {
+                session.strain >= self.config.limits.outbound_total_max
+            }
+            // Each of two generations, with its index, has half of the bound.
+            (CloseReason::SlowConsumerBytes, SlowConsumer::Conflate) => true,
+            (CloseReason::SlowConsumerBytes, SlowConsumer::Disconnect) => {
+                self.ledger.was_full(closed.number)
+            }
+            _ => false,
+        };
+        closed.dropped > 0 && is_full
+    }
+
+    /// The connection of a session that has ended was closed: its slot is free.
+    pub(crate) fn forget(&mut self, number: u64) {
+        let session = self.sessions.remove(&number);
+        assert!(
+            session.is_some_and(|session| session.is_told),
+            "session {number} has ended"
+        );
+    }
+}
+
+impl Session {
+    fn held_len(&self) -> usize {
+        match self.is_held {
+            true => self.input.len(),
+            false => 0,
+        }
+    }
+}
+
+/// How deliveries that a session did not get are counted, by what ended it.
+const fn drop_reason(reason: CloseReason) -> DropReason {
+    match reason {
+        CloseReason::SlowConsumerBytes | CloseReason::SlowConsumerStalled => DropReason::SlowClose,
+        CloseReason::SlowConsumerEvicted => DropReason::Evicted,
+        CloseReason::Shutdown => DropReason::Drain,
+        _ => DropReason::SessionGone,
+    }
+}

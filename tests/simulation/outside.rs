@@ -1,0 +1,152 @@
+//! Everything that a reactor works on and does not own: time, peers, dice, and the model that
+//! watches.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use hvlp::config::Config;
+use hvlp::deadline::Timestamp;
+use hvlp::outbound::SlowConsumer;
+use hvlp::session::ListenerId;
+use hvlp::shard::SendOutcome;
+
+use crate::faults::Faults;
+use crate::guard::Tickets;
+use crate::model::Model;
+use crate::peer::Peer;
+
+pub(crate) struct Outside {
+    pub(crate) now: Timestamp,
+    pub(crate) config: Config,
+    pub(crate) reactors: usize,
+    pub(crate) faults: Faults,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) model: Model,
+    pub(crate) tickets: Tickets,
+    /// Reactors that will publish nothing any more.
+    pub(crate) quiet: usize,
+    /// Doorbells that woke nobody.
+    pub(crate) lost_doorbells: u64,
+    /// Slow consumers are closed, all of them: then each drop has one reason.
+    closes_slow: bool,
+}
+
+impl Outside {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut faults = Faults::new(seed);
+        let reactors = 1 + faults.below(3);
+        let config = config(&mut faults);
+        let closes_slow = faults.one_in(2);
+        Self {
+            now: Timestamp::default(),
+            reactors,
+            faults,
+            peers: Vec::new(),
+            model: Model::new(reactors, &config),
+            config,
+            tickets: Tickets::default(),
+            quiet: 0,
+            lost_doorbells: 0,
+            closes_slow,
+        }
+    }
+
+    /// A listener, and its policy.
+    pub(crate) fn listener(&mut self) -> (ListenerId, SlowConsumer) {
+        let index = match self.closes_slow {
+            true => self.faults.below(2),
+            false => self.faults.below(LISTENERS),
+        };
+        let policy = match index {
+            0 | 1 => SlowConsumer::Disconnect,
+            _ => SlowConsumer::ALL[index - 1],
+        };
+        match index {
+            0 => (ListenerId::COMMON, policy),
+            _ => (ListenerId::of(index - 1), policy),
+        }
+    }
+
+    pub(crate) fn receive(&mut self, peer: usize, len: usize) -> Result<Vec<u8>, ErrorKind> {
+        self.peers[peer].socket.receive(len, &mut self.faults)
+    }
+
+    /// Offers all parts, in one call or in two; returns what the kernel took.
+    pub(crate) fn send(&mut self, peer: usize, parts: &[Vec<u8>]) -> (SendOutcome, Vec<u8>) {
+        let faults = &mut self.faults;
+        let socket = &mut self.peers[peer].socket;
+        let mut bytes = parts.concat();
+        assert!(!bytes.is_empty(), "an offer of nothing would never end");
+        let first = match parts.len() > 1 && faults.one_in(4) {
+            true => parts[..1 + faults.below(parts.len() - 1)].concat().len(),
+            false => bytes.len(),
+        };
+        let mut outcome = socket.send(first, faults);
+        if let SendOutcome::Whole(sent) = outcome
+            && sent < bytes.len()
+        {
+            outcome = match socket.send(bytes.len() - sent, faults) {
+                SendOutcome::Whole(more) => SendOutcome::Whole(sent + more),
+                SendOutcome::Short(more) => SendOutcome::Short(sent + more),
+                // What went before went; the failure shows at the next send.
+                SendOutcome::Failed(_) => {
+                    socket.has_edge = true;
+                    SendOutcome::Short(sent)
+                }
+            };
+        }
+        let taken = match outcome {
+            SendOutcome::Whole(taken) | SendOutcome::Short(taken) => taken,
+            SendOutcome::Failed(_) => 0,
+        };
+        bytes.truncate(taken);
+        (outcome, bytes)
+    }
+
+    /// The connection of a peer was closed before it had a session.
+    pub(crate) fn refused(&mut self, peer: usize) {
+        self.peers[peer].is_refused = true;
+        self.peers[peer].socket.close();
+    }
+}
+
+/// The common settings, and a listener with each policy.
+const LISTENERS: usize = 1 + SlowConsumer::ALL.len();
+
+/// Settings near their limits, so that a short run meets them.
+fn config(faults: &mut Faults) -> Config {
+    const BIG: usize = 1 << 20;
+    let mut config = Config::default();
+    let times = [2_000, 50_000, 1_000_000, 30_000_000, 30_000_000, 30_000_000];
+    let time = |faults: &mut Faults| Duration::from_micros(faults.pick(&times));
+    config.drain_timeout = time(faults);
+    config.listener.connect_timeout = time(faults);
+    config.listener.frame_timeout = time(faults);
+    config.listener.progress_timeout = time(faults);
+    config.limits.error_window = time(faults);
+    config.listener.outbound_max = faults.pick(&[5_000, 7_000, 12_000, 70_000]);
+    for policy in SlowConsumer::ALL {
+        let mut listen = format!("127.0.0.1:1?slow_consumer={policy}");
+        if policy == SlowConsumer::Conflate {
+            // Its two generations share what is left beside a first chunk.
+            listen.push_str("&outbound_max=64KiB");
+        }
+        config.listen.push(listen.parse().unwrap());
+    }
+    let limits = &mut config.limits;
+    limits.sessions_max = 3 + faults.below(6);
+    limits.outbound_total_max = faults.pick(&[6_000, 15_000, 40_000, BIG, BIG, BIG]);
+    limits.held_total_max = faults.pick(&[100, 2_000, 20_000, BIG]);
+    limits.subscriptions_per_session_max = faults.pick(&[2, 6, BIG, BIG, BIG]);
+    limits.subscriptions_max = faults.pick(&[6, 20, BIG, BIG, BIG]);
+    limits.topics_max = faults.pick(&[4, 10, BIG, BIG, BIG]);
+    limits.error_budget = faults.pick(&[1, 3, 64, 64, 64]);
+    limits.accept_per_turn = faults.pick(&[1, 64]);
+    limits.read_per_session = faults.pick(&[10, 300, 4_000, BIG]);
+    limits.read_per_turn = faults.pick(&[100, 1_000, BIG, BIG]);
+    limits.frames_per_turn = faults.pick(&[1, 5, 100, BIG]);
+    limits.deliver_per_turn = faults.pick(&[1, 300, 4_000, BIG]);
+    limits.pieces_per_turn = faults.pick(&[1, 5, 100, BIG]);
+    limits.mesh_spill_max = faults.pick(&[0, 100, 1_000, BIG]);
+    config
+}
