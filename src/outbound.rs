@@ -25,8 +25,8 @@ labels! {
         /// Of each topic only the newest frame is kept: state, such as prices. Too many topics for
         /// the bound close the session.
         Conflate = "conflate",
-        /// Whoever publishes to it is not read until it has caught up: nothing is lost, and one slow
-        /// reader holds its publishers. It is closed after `pause_max`, or at twice its bound.
+        /// Whoever publishes to it is not read until it has caught up: nothing is lost, and one
+        /// slow reader holds its publishers. Closed after `pause_max`, or at twice its bound.
         Pause = "pause",
     }
 }

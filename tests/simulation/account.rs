@@ -168,7 +168,7 @@ impl Account {
     /// A frame was matched and is not written, although the session lives: its policy says so.
     fn leave_out(&mut self, order: u64, from: usize, topic: &str) {
         let is_just = match self.policy {
-            SlowConsumer::Disconnect => false,
+            SlowConsumer::Disconnect | SlowConsumer::Pause => false,
             SlowConsumer::DropNewest => self.was_full(),
             SlowConsumer::DropOldest => self.was_full() && !self.is_newest(order, from, None),
             SlowConsumer::Conflate => !self.is_newest(order, from, Some(topic)),
