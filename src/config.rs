@@ -137,6 +137,10 @@ impl ListenerConfig {
 pub struct Limits {
     /// `limits.sessions_max`
     pub sessions_max: usize,
+    /// `limits.sessions_per_address_max`
+    pub sessions_per_address_max: usize,
+    /// `limits.count_this_host`
+    pub count_this_host: bool,
     /// `limits.memory_max`
     pub memory_max: Option<usize>,
     /// `limits.outbound_total_max`
@@ -225,6 +229,8 @@ impl Default for Limits {
         let memory = memory::there_is();
         Self {
             sessions_max: 16_384,
+            sessions_per_address_max: 8_192,
+            count_this_host: false,
             memory_max: None,
             outbound_total_max: (1024 * MIB).min(memory / 4),
             held_total_max: (64 * MIB).min(memory / 16),

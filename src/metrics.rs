@@ -76,6 +76,8 @@ labels! {
     pub enum RefuseReason {
         /// `sessions_max` is reached.
         SessionsMax = "sessions_max",
+        /// Its address has `sessions_per_address_max`.
+        PerAddress = "per_address",
         /// No descriptor is free.
         NoDescriptors = "no_descriptors",
         /// The kernel would not watch the socket.

@@ -196,6 +196,11 @@ impl<H: SessionHandler> Shard<H> {
         self.sessions.get(key).map(|session| session.number)
     }
 
+    /// Who is at the other end of the session `key`.
+    pub fn peer(&self, key: SessionKey) -> Option<Peer> {
+        self.sessions.get(key).map(|session| session.peer)
+    }
+
     /// Counts a connection that never got a session.
     pub fn refuse(&mut self, reason: RefuseReason) {
         self.counters.count_refused(reason, 1);

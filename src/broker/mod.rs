@@ -161,7 +161,7 @@ impl<H: SessionHandler> Builder<H> {
         let loops = (0..count).map(|_| Loop::new());
         let loops = loops.collect::<Result<Vec<_>, _>>()?;
         let mailboxes = loops.iter().map(Loop::mailbox).collect();
-        let peers = Peers::new(mailboxes, config.reactors, config.limits.sessions_max);
+        let peers = Peers::new(mailboxes, config.reactors, &config.limits);
         let mut seats = Seat::between(loops, &peers).into_iter();
 
         let mut listeners = Some(listeners);

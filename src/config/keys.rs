@@ -137,6 +137,10 @@ keys! {
         "how long a subscriber may hold its publishers under pause; progress_timeout is off there",
     "limits.sessions_max" Count limits.sessions_max number [1, 1 << 24]
         "sessions at a time; fitted to the descriptors that the process may have",
+    "limits.sessions_per_address_max" Count limits.sessions_per_address_max number [1, 1 << 24]
+        "sessions of one address, of IPv6 of a /64: whoever opens all it can leaves room for others",
+    "limits.count_this_host" Flag limits.count_this_host flag [0, 1]
+        "whether that holds for loopback and unix sockets too, all of them as one address",
     "limits.memory_max" Size limits.memory_max optional_number [64 * K * K, 1 << 50]
         "what the process may take; absent, what its control group may, and half of the host's",
     "limits.outbound_total_max" Size limits.outbound_total_max number [64 * K, TIB]

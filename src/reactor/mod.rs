@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::mio::Waker;
 
+use crate::config::Limits;
 use crate::handler::Resolution;
 use crate::mesh::Doorbell;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, RefuseReason};
+use crate::reactor::addresses::Addresses;
 use crate::reactor::ending::Quiet;
 use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
@@ -24,6 +26,7 @@ use crate::register::directory::Directory;
 use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
 use crate::shard::PauseChange;
 
+mod addresses;
 mod connections;
 mod ending;
 mod journal;
@@ -193,6 +196,7 @@ pub(crate) struct Peers {
     pub(crate) directory: Arc<Directory>,
     /// Sessions of each, those on their way to it included.
     loads: Vec<AtomicUsize>,
+    addresses: Addresses,
     /// So many reactors, the first ones, have sockets; the one behind them, if there is one, has
     /// what the process itself publishes and subscribes to.
     serving: usize,
@@ -206,11 +210,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Reactors with these mailboxes, of which the first `serving` have sockets.
-    pub(crate) fn new(
-        mailboxes: Vec<Arc<Mailbox>>,
-        serving: usize,
-        process_sessions_max: usize,
-    ) -> Arc<Self> {
+    pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>, serving: usize, limits: &Limits) -> Arc<Self> {
         let bell = |mailbox: &Arc<Mailbox>| {
             let mailbox = Arc::clone(mailbox);
             Doorbell::new(move || mailbox.wake())
@@ -219,7 +219,8 @@ impl Peers {
         let wake_all = move || all.iter().for_each(|mailbox| mailbox.wake());
         Arc::new(Self {
             serving,
-            process_sessions_max,
+            addresses: Addresses::new(limits),
+            process_sessions_max: limits.sessions_max,
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
             loads: mailboxes.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -258,23 +259,20 @@ impl Peers {
         self.serving
     }
 
-    /// The reactor with the fewest sessions; one more is counted for it. `None` if all together
-    /// have `sessions_max`.
-    fn place(&self, sessions_max: usize) -> Option<usize> {
+    /// The reactor with the fewest sessions; one more of `peer` is counted for it. Refused if all
+    /// together have `sessions_max`, or the peer's address has its share.
+    fn place(&self, peer: Peer, sessions_max: usize) -> Result<usize, RefuseReason> {
         // Relaxed: only the acceptor adds; one that has just ended may count a moment more.
         let load = |reactor: &usize| self.loads[*reactor].load(Ordering::Relaxed);
         let reactors = 0..self.serving;
-        if reactors
-            .clone()
-            .map(|reactor| load(&reactor))
-            .sum::<usize>()
-            >= sessions_max
-        {
-            return None;
+        let all: usize = reactors.clone().map(|reactor| load(&reactor)).sum();
+        let least = reactors.min_by_key(load).filter(|_| all < sessions_max);
+        let least = least.ok_or(RefuseReason::SessionsMax)?;
+        if !self.addresses.enter(peer) {
+            return Err(RefuseReason::PerAddress);
         }
-        let least = reactors.min_by_key(load)?;
         self.loads[least].fetch_add(1, Ordering::Relaxed);
-        Some(least)
+        Ok(least)
     }
 
     /// Opens a connection inside the process.
@@ -282,7 +280,7 @@ impl Peers {
         let mailbox = self.mailboxes.get(self.serving).ok_or(NoPipe::Ended)?;
         // Relaxed: see `place`.
         if self.loads[self.serving].fetch_add(1, Ordering::Relaxed) >= self.process_sessions_max {
-            self.unplace(self.serving);
+            self.unplace(self.serving, Peer::Process);
             return Err(NoPipe::Full);
         }
         let (process_end, reactor_end) = pipe();
@@ -290,14 +288,15 @@ impl Peers {
         if mailbox.post_connection(transport, Peer::Process, ListenerId::COMMON) {
             return Ok(process_end);
         }
-        self.unplace(self.serving);
+        self.unplace(self.serving, Peer::Process);
         match mailbox.has_room() {
             true => Err(NoPipe::Ended),
             false => Err(NoPipe::Full),
         }
     }
 
-    fn unplace(&self, reactor: usize) {
+    fn unplace(&self, reactor: usize, peer: Peer) {
+        self.addresses.leave(peer);
         // Relaxed: see `place`.
         self.loads[reactor].fetch_sub(1, Ordering::Relaxed);
     }

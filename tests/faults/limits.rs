@@ -165,3 +165,26 @@ fn each_failure_of_a_socket_has_its_own_reason() {
         assert_eq!(world.counters().closed(reason), 1);
     }
 }
+
+#[test]
+fn d2_who_opens_all_it_can_is_refused_and_gets_in_again_when_it_lets_go() {
+    for reactors in ["reactors=1", "reactors=3"] {
+        let broker = start(&[
+            reactors,
+            "limits.count_this_host=true",
+            "limits.sessions_per_address_max=6",
+        ]);
+        // The canary has two of them.
+        let held: Vec<_> = (0..4).map(|_| broker.connect()).collect();
+        let mut refused = broker.open();
+        refused.expect_end();
+        broker.await_counters("it is counted", |counters| {
+            counters.refused(RefuseReason::PerAddress) == 1
+        });
+        drop(held);
+        broker.await_counters("they have gone", |counters| counters.sessions.total() == 2);
+        let again: Vec<_> = (0..4).map(|_| broker.subscriber(&["a"])).collect();
+        drop(again);
+        broker.finish();
+    }
+}

@@ -84,8 +84,13 @@ impl Coverage {
     /// Everything that can happen here has happened.
     fn check(&self) {
         // A reservation that fails cannot be arranged from outside, connections that wait to be
-        // adopted are not bounded here, and nobody holds publishers.
-        let impossible = ["no_memory", "overload", "slow_consumer_paused"];
+        // adopted and sessions of one address are not bounded here, and nobody holds publishers.
+        let impossible = [
+            "no_memory",
+            "overload",
+            "per_address",
+            "slow_consumer_paused",
+        ];
         let unmoved = "slow_consumer_pauses_total";
         let unmet = Fault::ALL
             .iter()

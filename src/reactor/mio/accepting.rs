@@ -39,13 +39,14 @@ impl<H: SessionHandler> Reactor<H> {
 
     /// Gives a connection to the reactor with the fewest sessions.
     fn place(&mut self, transport: Transport, peer: Peer, listener: ListenerId) {
-        let Some(reactor) = self.peers.place(self.config.limits.sessions_max) else {
-            return self.shard.refuse(RefuseReason::SessionsMax);
+        let reactor = match self.peers.place(peer, self.config.limits.sessions_max) {
+            Ok(reactor) => reactor,
+            Err(reason) => return self.shard.refuse(reason),
         };
         if reactor == self.id {
             self.adopt(transport, peer, listener);
         } else if !self.peers.mailboxes[reactor].post_connection(transport, peer, listener) {
-            self.peers.unplace(reactor);
+            self.peers.unplace(reactor, peer);
             self.shard.refuse(RefuseReason::Overload);
         }
     }
@@ -53,10 +54,10 @@ impl<H: SessionHandler> Reactor<H> {
     pub(super) fn adopt(&mut self, mut transport: Transport, peer: Peer, listener: ListenerId) {
         if self.stopping.is_some() {
             self.shard.refuse(RefuseReason::Stopping);
-            return self.peers.unplace(self.id);
+            return self.peers.unplace(self.id, peer);
         }
         let Ok(key) = self.shard.open_at(self.now, peer, listener) else {
-            return self.peers.unplace(self.id);
+            return self.peers.unplace(self.id, peer);
         };
         if let Err(error) = transport.configure(&self.listener_configs[listener.index()]) {
             self.journal.option_refused(&error);
@@ -66,7 +67,7 @@ impl<H: SessionHandler> Reactor<H> {
             .is_err()
         {
             self.shard.forget(key, RefuseReason::RegisterFailed);
-            return self.peers.unplace(self.id);
+            return self.peers.unplace(self.id, peer);
         }
         if let Some(pipe) = transport.pipe() {
             pipe.attach(Arc::clone(&self.mailbox), key);

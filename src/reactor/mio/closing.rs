@@ -96,8 +96,10 @@ impl<H: SessionHandler> Reactor<H> {
         if let Some(mut connection) = self.connections.remove(key) {
             // Closing the descriptor would do; saying it keeps no event for a closed one.
             let _ = connection.transport.deregister(self.poll.registry());
+            if let Some(peer) = self.shard.peer(key) {
+                self.peers.unplace(self.id, peer);
+            }
             self.shard.reaped(key);
-            self.peers.unplace(self.id);
         }
     }
 }
