@@ -17,6 +17,7 @@
 //! Nothing flows back up: `receive` never writes, and a session that must end is only marked, so no
 //! list is changed while it is walked.
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::arena::Arena;
@@ -94,6 +95,8 @@ pub struct Shard<H> {
     flushed: usize,
     /// Sessions to be flushed in the next turn, although nothing new comes for them.
     again: Vec<SessionKey>,
+    /// Sessions whose last send found no memory, and when they are to be flushed again.
+    retries: VecDeque<(Timestamp, SessionKey)>,
     closing: Vec<SessionKey>,
     resumed: Vec<SessionKey>,
     /// Sessions that hold input which the next turn goes on with.
@@ -138,6 +141,7 @@ impl<H: SessionHandler> Shard<H> {
             dirty: Vec::new(),
             flushed: 0,
             again: Vec::new(),
+            retries: VecDeque::new(),
             closing: Vec::new(),
             resumed: Vec::new(),
             put_off: Vec::new(),
@@ -288,6 +292,7 @@ impl<H: SessionHandler> Shard<H> {
     /// Ends every wait that is over at `now`. Called behind reading and flushing, so that a delay
     /// of our own is never taken for the peer's.
     pub fn expire(&mut self, now: Timestamp) {
+        self.retry(now);
         while let Some((slot, reason)) = self.deadlines.pop_expired(now) {
             if let Some(key) = self.sessions.key_at(slot) {
                 self.close(key, reason);
@@ -297,7 +302,8 @@ impl<H: SessionHandler> Shard<H> {
 
     /// When `expire` is to be called next, if nothing else happens.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.deadlines.first()
+        let retry = self.retries.front().map(|(due, _)| *due);
+        self.deadlines.first().into_iter().chain(retry).min()
     }
 
     /// The next session that ended in this turn. Its subscriptions are gone, what it was still owed
