@@ -23,6 +23,7 @@ use crate::reactor::transport::Transport;
 use crate::register::directory::Directory;
 use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
 
+mod clock;
 mod connections;
 mod ending;
 mod journal;
