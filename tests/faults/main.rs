@@ -25,6 +25,8 @@ mod pace;
 #[cfg(feature = "cli")]
 mod process;
 mod reactors;
+#[cfg(feature = "cli")]
+mod restarts;
 mod shapes;
 mod slow;
 mod state;
