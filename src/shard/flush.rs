@@ -32,8 +32,8 @@ pub enum SendOutcome {
     Whole(usize),
     /// The kernel took this many bytes, perhaps none, and then was full.
     Short(usize),
-    /// The kernel took this many bytes, perhaps none, and then had no memory for more. The socket is
-    /// not full, so no edge will say when it takes bytes again.
+    /// The kernel took this many bytes, perhaps none, and then had no memory for more. The socket
+    /// is not full, so no edge will say when it takes bytes again.
     NoBuffers(usize),
     /// The socket failed.
     Failed(io::ErrorKind),
