@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -23,15 +23,28 @@ pub enum Address {
 }
 
 impl Address {
-    /// The socket addresses that a TCP address stands for; none for a unix socket.
+    /// The socket addresses that a TCP address stands for; none for a unix socket. An IPv4 address
+    /// written in IPv6 is the IPv4 one: whoever judges or counts addresses meets one form of each.
     ///
     /// # Errors
     /// The name cannot be resolved.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
-            Self::Tcp { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+            Self::Tcp { host, port } => {
+                let resolved = (host.as_str(), *port).to_socket_addrs()?;
+                Ok(resolved.map(unmapped).collect())
+            }
             Self::Unix(_) => Ok(Vec::new()),
         }
+    }
+}
+
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, |v4| {
+            SocketAddr::new(IpAddr::V4(v4), address.port())
+        }),
+        IpAddr::V4(_) => address,
     }
 }
 
@@ -161,6 +174,18 @@ mod tests {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), printed);
             assert_eq!(printed.parse::<Address>().unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn d18_an_ipv4_address_written_in_ipv6_is_the_ipv4_one() {
+        for (text, socket) in [
+            ("[::ffff:127.0.0.1]:5", "127.0.0.1:5"),
+            ("[::ffff:0.0.0.0]:5", "0.0.0.0:5"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            let resolved = text.parse::<Address>().unwrap().resolve().unwrap();
+            assert_eq!(resolved, [socket.parse().unwrap()]);
         }
     }
 

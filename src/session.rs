@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_a_former_owner_reaches_nobody() {
+    fn f1_f3_a_key_of_a_former_owner_reaches_nobody() {
         let mut sessions = Sessions::default();
         let first = sessions.insert(session());
         assert!(sessions.remove(first).is_some());
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_whose_generation_would_wrap_is_retired() {
+    fn f3_a_slot_whose_generation_would_wrap_is_retired() {
         let mut sessions = Sessions::default();
         let first = sessions.insert(session());
         sessions.slots.reach(0).generation = SessionKey::GENERATIONS - 1;

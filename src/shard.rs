@@ -17,6 +17,7 @@
 //! Nothing flows back up: `receive` never writes, and a session that must end is only marked, so no
 //! list is changed while it is walked.
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::arena::Arena;
@@ -97,6 +98,8 @@ pub struct Shard<H> {
     flushed: usize,
     /// Sessions to be flushed in the next turn, although nothing new comes for them.
     again: Vec<SessionKey>,
+    /// Sessions whose last send found no memory, and when they are to be flushed again.
+    retries: VecDeque<(Timestamp, SessionKey)>,
     closing: Vec<SessionKey>,
     resumed: Vec<SessionKey>,
     /// Sessions that hold input which the next turn goes on with.
@@ -144,6 +147,7 @@ impl<H: SessionHandler> Shard<H> {
             dirty: Vec::new(),
             flushed: 0,
             again: Vec::new(),
+            retries: VecDeque::new(),
             closing: Vec::new(),
             resumed: Vec::new(),
             put_off: Vec::new(),
@@ -302,6 +306,7 @@ impl<H: SessionHandler> Shard<H> {
     /// of our own is never taken for the peer's.
     pub fn expire(&mut self, now: Timestamp) {
         self.now = now;
+        self.retry(now);
         while let Some((slot, reason)) = self.deadlines.pop_expired(now) {
             if let Some(key) = self.sessions.key_at(slot) {
                 self.close(key, reason);
@@ -311,7 +316,8 @@ impl<H: SessionHandler> Shard<H> {
 
     /// When `expire` is to be called next, if nothing else happens.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.deadlines.first()
+        let retry = self.retries.front().map(|(due, _)| *due);
+        self.deadlines.first().into_iter().chain(retry).min()
     }
 
     /// The next session that ended in this turn. Its subscriptions are gone, what it was still owed
@@ -455,25 +461,6 @@ impl<H: SessionHandler> Shard<H> {
             };
             (key, info)
         })
-    }
-
-    /// Drops and counts everything that a session is owed.
-    fn drop_owed(&mut self, key: SessionKey, reason: DropReason) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        self.backlog_total -= session.outbound.backlog_bytes();
-        let backlog = session.outbound.backlog.take();
-        let frames = session.outbound.take_pieces() + backlog.map_or(0, |backlog| backlog.frames());
-        self.count_dropped(key, reason, frames);
-    }
-
-    /// Every delivery that is dropped passes here.
-    fn count_dropped(&mut self, key: SessionKey, reason: DropReason, frames: u64) {
-        self.counters.count_dropped(reason, frames);
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.dropped += frames;
-        }
     }
 
     fn keep_spare(&mut self, mut buffer: Vec<u8>) {

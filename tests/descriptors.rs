@@ -14,7 +14,7 @@ fn count(of: &str) -> usize {
 }
 
 #[test]
-fn c11_a_broker_that_has_ended_leaves_no_descriptor_and_no_thread() {
+fn c11_g16_a_broker_that_has_ended_leaves_no_descriptor_and_no_thread() {
     let directory = tempfile::tempdir().unwrap();
     let unix = format!("unix:{}", directory.path().join("s").display());
     let before = (count("fd"), count("task"));

@@ -30,7 +30,7 @@ fn fill(register: &mut Register, first: u32, sessions: u32) -> u64 {
 }
 
 #[test]
-fn a_subscription_with_a_topic_of_its_own_takes_at_most_240_bytes_and_another_120() {
+fn e8_a_subscription_with_a_topic_of_its_own_takes_at_most_240_bytes_and_another_120() {
     for (sessions, topics) in [(1_000, "100 k"), (10_000, "1 M")] {
         let mut register = Register::new();
         let first = fill(&mut register, 0, sessions);

@@ -142,6 +142,17 @@ fn the_core_has_no_clock_no_thread_and_no_dice() {
     ));
 }
 
+/// Setting the clock of the host closes nobody and delays nothing.
+#[test]
+fn g10_no_deadline_asks_the_wall_clock() {
+    report(words_outside(
+        &["SystemTime", "UNIX_EPOCH", "jiff"],
+        // Dates that people read.
+        |source| source.is_under(&["src/"]) && !source.is_under(&["src/control", "src/bin"]),
+        "may be set at any time: use Instant, which goes on",
+    ));
+}
+
 #[test]
 fn async_and_http_stay_in_the_control_plane() {
     report(words_outside(

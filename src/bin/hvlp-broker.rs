@@ -2,6 +2,9 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, ValueEnum};
@@ -128,7 +131,7 @@ fn main() -> ExitCode {
     drop(logs);
     match ended {
         Ok(counters) => {
-            part(form, &counters);
+            say_within(LAST_LINE, move || part(form, &counters));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -136,6 +139,20 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// How long whoever reads the log has for the last line.
+const LAST_LINE: Duration = Duration::from_secs(1);
+
+/// Says something to a reader who may have stopped reading, which is no reason not to end.
+fn say_within(patience: Duration, say: impl FnOnce() + Send + 'static) {
+    let (said, is_said) = mpsc::channel();
+    thread::spawn(move || {
+        say();
+        // Nobody may wait for it any more.
+        let _ = said.send(());
+    });
+    let _ = is_said.recv_timeout(patience);
 }
 
 /// What is wrong with the arguments and what would be right, without the usage text.

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Poll, Token, Waker};
 use smallvec::SmallVec;
@@ -18,6 +18,7 @@ use crate::config::{Config, ListenerConfig};
 use crate::deadline::Timestamp;
 use crate::handler::{Resolver, SessionHandler};
 use crate::metrics::Counters;
+use crate::reactor::clock::Clock;
 use crate::reactor::connections::Connections;
 use crate::reactor::ending::Ending;
 use crate::reactor::journal::Journal;
@@ -54,7 +55,7 @@ pub(crate) struct Reactor<H> {
     config: Config,
     /// By [`ListenerId`](crate::session::ListenerId).
     listener_configs: Box<[ListenerConfig]>,
-    epoch: Instant,
+    clock: Clock,
     now: Timestamp,
     stopping: Option<Timestamp>,
     ending: Ending,
@@ -176,7 +177,7 @@ impl<H: SessionHandler> Reactor<H> {
             journal: Journal::default(),
             config: config.clone(),
             listener_configs: config.listeners().into(),
-            epoch: Instant::now(),
+            clock: Clock::start(),
             now: Timestamp::default(),
             stopping: None,
         })
@@ -241,7 +242,7 @@ impl<H: SessionHandler> Reactor<H> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             polled => polled?,
         }
-        self.now = Timestamp::from(self.epoch.elapsed());
+        self.now = self.clock.tell(self.now, timeout);
         Ok(())
     }
 

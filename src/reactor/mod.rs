@@ -27,6 +27,7 @@ use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
 use crate::shard::PauseChange;
 
 mod addresses;
+mod clock;
 mod connections;
 mod ending;
 mod journal;
@@ -315,5 +316,28 @@ impl Peers {
             // As above.
             let _ = mailbox.post(Command::End);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e7_a_connection_goes_to_the_reactor_with_the_fewest_and_cannot_choose() {
+        let loops: Vec<_> = (0..3).map(|_| Loop::new().unwrap()).collect();
+        let mailboxes = loops.iter().map(Loop::mailbox).collect();
+        let peers = Peers::new(mailboxes, 2, &Limits::default());
+        let place = |count: usize| {
+            (0..count)
+                .map(|_| peers.place(Peer::Unix, 7).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(place(6), [0, 1, 0, 1, 0, 1]);
+        // All sessions that stay are on one reactor: who comes next is not.
+        (0..3).for_each(|_| peers.unplace(0, Peer::Unix));
+        assert_eq!(place(4), [0, 0, 0, 0]);
+        let full = peers.place(Peer::Unix, 7);
+        assert_eq!(full, Err(RefuseReason::SessionsMax), "that is all of them");
     }
 }

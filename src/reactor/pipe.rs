@@ -140,6 +140,7 @@ impl ReactorEnd {
             match self.send(part) {
                 SendOutcome::Whole(len) => sent += len,
                 SendOutcome::Short(len) => return SendOutcome::Short(sent + len),
+                SendOutcome::NoBuffers(len) => return SendOutcome::NoBuffers(sent + len),
                 // What went before went; the failure shows at the next send.
                 SendOutcome::Failed(_) if sent > 0 => return SendOutcome::Short(sent),
                 failed @ SendOutcome::Failed(_) => return failed,

@@ -63,6 +63,7 @@ impl Staging {
             match outcome {
                 SendOutcome::Whole(len) => sent += len,
                 SendOutcome::Short(len) => return SendOutcome::Short(sent + len),
+                SendOutcome::NoBuffers(len) => return SendOutcome::NoBuffers(sent + len),
                 // What went before went; the failure shows at the next send.
                 SendOutcome::Failed(_) if sent > 0 => return SendOutcome::Short(sent),
                 SendOutcome::Failed(kind) => return SendOutcome::Failed(kind),

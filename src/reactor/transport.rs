@@ -166,8 +166,8 @@ fn outcome(offered: usize, taken: Result<usize, Errno>) -> SendOutcome {
         Ok(0) if offered > 0 => SendOutcome::Failed(io::ErrorKind::WriteZero),
         Ok(taken) if taken == offered => SendOutcome::Whole(taken),
         Ok(taken) => SendOutcome::Short(taken),
-        // No buffers: as if the socket were full. `progress_timeout` bounds the wait.
-        Err(Errno::AGAIN | Errno::NOBUFS) => SendOutcome::Short(0),
+        Err(Errno::AGAIN) => SendOutcome::Short(0),
+        Err(Errno::NOBUFS) => SendOutcome::NoBuffers(0),
         Err(errno) => SendOutcome::Failed(io::Error::from(errno).kind()),
     }
 }

@@ -222,6 +222,23 @@ mod tests {
     }
 
     #[test]
+    fn e6_topics_that_collide_in_one_directory_do_not_in_another() {
+        let (probed, attacked) = (Directory::new(), Directory::new());
+        let bucket = |directory: &Directory, topic: &[u8; 4]| directory.hash(topic) & 0x3FF;
+        let topics = (0..200_000_u32).map(u32::to_be_bytes);
+        let wanted = bucket(&probed, &[0; 4]);
+        let crafted: Vec<_> = topics
+            .filter(|topic| bucket(&probed, topic) == wanted)
+            .collect();
+        assert!(crafted.len() > 100, "one in a thousand does");
+        let wanted = bucket(&attacked, &crafted[0]);
+        let colliding = crafted[1..]
+            .iter()
+            .filter(|topic| bucket(&attacked, topic) == wanted);
+        assert!(colliding.count() < 10, "no more than by chance");
+    }
+
+    #[test]
     fn a_bit_is_there_as_long_as_its_shard_wants_the_topic() {
         let directory = Directory::new();
         assert_eq!(shards(&directory, b"a"), 0);

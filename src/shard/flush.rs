@@ -1,6 +1,7 @@
 //! Bytes out: what each dirty session is owed, and what its socket took of it.
 
 use std::io;
+use std::time::Duration;
 
 use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
@@ -31,12 +32,19 @@ pub enum SendOutcome {
     Whole(usize),
     /// The kernel took this many bytes, perhaps none, and then was full.
     Short(usize),
+    /// The kernel took this many bytes, perhaps none, and then had no memory for more. The socket
+    /// is not full, so no edge will say when it takes bytes again.
+    NoBuffers(usize),
     /// The socket failed.
     Failed(io::ErrorKind),
 }
 
 /// A send of less than this is worth waiting for another receive that is there already.
 const SEND_LEN_WANTED: usize = 32 * 1024;
+
+/// From a send that found no memory to the next one of that session; `progress_timeout` bounds how
+/// often that is tried.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 impl<H: SessionHandler> Shard<H> {
     /// The next session with something to send; each once per flush.
@@ -87,6 +95,19 @@ impl<H: SessionHandler> Shard<H> {
         {
             session.outbound.blocked = false;
             self.mark_dirty(key);
+        }
+    }
+
+    /// Offers again what found no memory a while ago.
+    pub(super) fn retry(&mut self, now: Timestamp) {
+        while let Some((_, key)) = self.retries.pop_front_if(|(due, _)| *due <= now) {
+            // With the next turn: this one has been flushed.
+            if let Some(session) = self.sessions.get_mut(key)
+                && session.outbound.blocked
+            {
+                session.outbound.blocked = false;
+                self.again.push(key);
+            }
         }
     }
 
@@ -142,6 +163,11 @@ impl<H: SessionHandler> Shard<H> {
         let (taken, whole) = match outcome {
             SendOutcome::Whole(taken) => (taken, true),
             SendOutcome::Short(taken) => (taken, false),
+            SendOutcome::NoBuffers(taken) => {
+                // All waits are equally long: the first one to be due stays in front.
+                self.retries.push_back((now + RETRY_AFTER, key));
+                (taken, false)
+            }
             SendOutcome::Failed(kind) => return self.send_failed(key, kind),
         };
         self.counters.sends += u64::from(taken > 0);
@@ -266,6 +292,25 @@ impl<H: SessionHandler> Shard<H> {
                 break;
             }
             self.close(key, CloseReason::SlowConsumerEvicted);
+        }
+    }
+
+    /// Drops and counts everything that a session is owed.
+    pub(super) fn drop_owed(&mut self, key: SessionKey, reason: DropReason) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        self.backlog_total -= session.outbound.backlog_bytes();
+        let backlog = session.outbound.backlog.take();
+        let frames = session.outbound.take_pieces() + backlog.map_or(0, |backlog| backlog.frames());
+        self.count_dropped(key, reason, frames);
+    }
+
+    /// Every delivery that is dropped passes here.
+    pub(super) fn count_dropped(&mut self, key: SessionKey, reason: DropReason, frames: u64) {
+        self.counters.count_dropped(reason, frames);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.dropped += frames;
         }
     }
 

@@ -164,7 +164,7 @@ fn the_end_of_the_stream_waits_behind_held_input() {
 }
 
 #[test]
-fn an_answer_for_a_session_that_has_ended_reaches_nobody() {
+fn f3_an_answer_for_a_session_that_has_ended_reaches_nobody() {
     let (broker, tickets) = start_obedient(&["listener.connect_timeout=200ms"]);
     let (peer, late) = waiting(&broker, &tickets, &wire::numbered("a", 10));
     peer.reset();

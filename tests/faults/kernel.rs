@@ -1,61 +1,15 @@
 //! Section D: what the kernel does to a broker.
 
-use std::sync::{Arc, Mutex, mpsc};
-
-use hvlp::handler::{ConnectAnswer, ConnectRequest, SessionHandler, SessionView};
 use hvlp::metrics::DropReason;
 use hvlp::session::{CloseReason, Peer as PeerName, SessionKey};
 use hvlp::shard::{Gone, SendOutcome};
 
 use crate::support::memory::World;
-use crate::support::{Peer, TestBroker, start_with, wire};
-
-/// Stops the reactor when a CONNECT says "stall", until it is told to go on: what happens meanwhile
-/// is seen by one turn.
-#[derive(Clone)]
-struct Gate {
-    stalled: mpsc::Sender<()>,
-    go_on: Arc<Mutex<mpsc::Receiver<()>>>,
-}
-
-impl SessionHandler for Gate {
-    fn on_connect(&mut self, _: SessionView, request: ConnectRequest<'_>) -> ConnectAnswer {
-        if request.payload() == b"stall" {
-            self.stalled.send(()).unwrap();
-            self.go_on.lock().unwrap().recv().unwrap();
-        }
-        ConnectAnswer::Accept
-    }
-}
-
-struct Stall {
-    stalled: mpsc::Receiver<()>,
-    go_on: mpsc::Sender<()>,
-}
-
-fn start_stallable() -> (TestBroker, Stall) {
-    let (stalled_sender, stalled) = mpsc::channel();
-    let (go_on, go_on_receiver) = mpsc::channel();
-    let gate = Gate {
-        stalled: stalled_sender,
-        go_on: Arc::new(Mutex::new(go_on_receiver)),
-    };
-    (start_with(gate, &[]), Stall { stalled, go_on })
-}
-
-impl Stall {
-    fn during(&self, broker: &TestBroker, act: impl FnOnce()) {
-        let mut peer = broker.open();
-        peer.send(wire::frame(1, b"stall"));
-        self.stalled.recv_timeout(crate::support::DEADLINE).unwrap();
-        act();
-        self.go_on.send(()).unwrap();
-    }
-}
+use crate::support::{Peer, start_stallable, wire};
 
 #[test]
 fn d5_connections_that_are_gone_before_they_are_accepted_do_not_end_the_loop() {
-    let (broker, stall) = start_stallable();
+    let (broker, stall) = start_stallable(&[]);
     stall.during(&broker, || {
         for round in 0..200 {
             let mut peer = broker.open();
@@ -78,7 +32,7 @@ fn d5_connections_that_are_gone_before_they_are_accepted_do_not_end_the_loop() {
 
 #[test]
 fn a17_what_lies_behind_urgent_data_when_it_is_read_is_not_forgotten() {
-    let (broker, stall) = start_stallable();
+    let (broker, stall) = start_stallable(&[]);
     let mut subscriber = broker.subscriber(&["a"]);
     let frame = wire::publish("a", "0123456789");
     for mark in 1..=frame.len() {
@@ -98,7 +52,7 @@ fn a17_what_lies_behind_urgent_data_when_it_is_read_is_not_forgotten() {
 
 #[test]
 fn b6_frames_and_the_end_of_the_stream_in_one_turn_are_both_seen() {
-    let (broker, stall) = start_stallable();
+    let (broker, stall) = start_stallable(&[]);
     let mut subscriber = broker.subscriber(&["a"]);
     let frames = wire::numbered("a", 1000);
     for behind in [&[][..], &wire::DISCONNECT] {
@@ -200,7 +154,32 @@ fn d12_a_write_that_takes_nothing_closes_the_session_once() {
 }
 
 #[test]
-fn d14_what_comes_late_for_a_former_owner_reaches_nobody() {
+fn d8_a_send_that_found_no_memory_is_made_again_although_no_edge_comes() {
+    let mut world = World::new(&[]);
+    let subscriber = world.connected(wire::subscribe(&["a"]));
+    let publisher = world.connected([]);
+    let frames = wire::numbered("a", 3);
+    for taken in 0..frames.len() {
+        world.receive(publisher, &frames);
+        world.turn_with(&mut |_, _| SendOutcome::NoBuffers(taken));
+        for _ in 0..3 {
+            let due = world.shard.deadline().expect("it is tried again");
+            world.turn_with(&mut |_, _| panic!("not before that"));
+            let wait = due.since(world.now);
+            world.pass(wait);
+            world.turn_with(&mut |_, _| SendOutcome::NoBuffers(0));
+        }
+        let wait = world.shard.deadline().unwrap().since(world.now);
+        world.pass(wait);
+        world.turn();
+        assert_eq!(world.take(subscriber), frames);
+        assert_eq!(world.shard.deadline(), None, "nothing is left to be tried");
+    }
+    assert!(world.ended.is_empty());
+}
+
+#[test]
+fn d14_f1_what_comes_late_for_a_former_owner_reaches_nobody() {
     let mut world = World::new(&[]);
     let former = world.connected(wire::subscribe(&["a"]));
     let publisher = world.connected([]);
@@ -253,8 +232,8 @@ fn d14_what_comes_late_for_a_former_owner_reaches_nobody() {
 }
 
 #[test]
-fn d14_a_descriptor_reused_in_the_same_turn_inherits_nothing() {
-    let (broker, stall) = start_stallable();
+fn d14_f1_a_descriptor_reused_in_the_same_turn_inherits_nothing() {
+    let (broker, stall) = start_stallable(&[]);
     for round in 0..20_u32 {
         let former = broker.subscriber(&["a"]);
         let mut publisher = broker.connect();

@@ -11,7 +11,7 @@ use crate::support::memory::World;
 use crate::support::{start, wire};
 
 #[test]
-fn a_connection_above_sessions_max_is_refused_and_a_freed_slot_is_used_again() {
+fn d3_a_connection_above_sessions_max_is_refused_and_a_freed_slot_is_used_again() {
     // Two of them are the canary's.
     let broker = start(&["limits.sessions_max=3"]);
     for round in 1..=20 {
@@ -30,7 +30,7 @@ fn a_connection_above_sessions_max_is_refused_and_a_freed_slot_is_used_again() {
 }
 
 #[test]
-fn a_session_that_subscribes_beyond_a_limit_is_closed_and_holds_nothing() {
+fn e1_e2_a_session_that_subscribes_beyond_a_limit_is_closed_and_holds_nothing() {
     for limit in [
         "limits.subscriptions_per_session_max=3",
         "limits.subscriptions_max=4",
@@ -84,7 +84,7 @@ fn publish(world: &mut World<hvlp::handler::Open>, publisher: SessionKey, health
 }
 
 #[test]
-fn a_backlog_without_progress_is_closed_after_the_progress_timeout() {
+fn c9_a_backlog_without_progress_is_closed_after_the_progress_timeout() {
     let (mut world, [slow, healthy, publisher]) = slow_world(&[]);
     publish(&mut world, publisher, healthy);
     world.pass(Duration::from_secs(9));
@@ -147,7 +147,7 @@ fn the_largest_backlog_goes_first_when_all_together_are_too_large() {
 }
 
 #[test]
-fn each_failure_of_a_socket_has_its_own_reason() {
+fn c8_c9_each_failure_of_a_socket_has_its_own_reason() {
     for (kind, reason) in [
         (ErrorKind::ConnectionReset, CloseReason::Reset),
         (ErrorKind::ConnectionAborted, CloseReason::Reset),

@@ -11,11 +11,13 @@
 )]
 
 mod budgets;
+mod connections;
 mod delivery;
 mod endings;
 mod handler;
 mod in_process;
 mod kernel;
+mod lifetimes;
 mod limits;
 mod load;
 mod malformed;
@@ -24,9 +26,13 @@ mod pause;
 #[cfg(feature = "cli")]
 mod process;
 mod reactors;
+#[cfg(feature = "cli")]
+mod restarts;
 mod shapes;
 mod slow;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "cli")]
+mod syscalls;
 mod transports;

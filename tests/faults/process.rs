@@ -14,7 +14,7 @@ use crate::malformed::FOREIGN;
 use crate::support::{Canary, End, Peer, Process, command, wait_until, wire};
 
 /// A subscriber of "a" that is known to be one, because a message has come through.
-fn subscriber(process: &Process) -> Peer {
+pub(crate) fn subscriber(process: &Process) -> Peer {
     let mut peer = Peer::connect(process.address());
     let mut publisher = Peer::connect(process.address());
     // What a session publishes comes behind its own SUBSCRIBE.
@@ -336,9 +336,9 @@ fn serve_fragile() -> ! {
 }
 
 #[test]
-fn f9_a_reactor_that_panics_takes_its_process_with_it() {
+fn f9_f11_a_hook_that_panics_takes_its_process_with_it() {
     const ROLE: &str = "HVLP_TEST_ROLE";
-    const NAME: &str = "process::f9_a_reactor_that_panics_takes_its_process_with_it";
+    const NAME: &str = "process::f9_f11_a_hook_that_panics_takes_its_process_with_it";
     if env::var_os(ROLE).is_some() {
         serve_fragile();
     }

@@ -157,7 +157,7 @@ impl SessionHandler for Fragile {
 }
 
 #[test]
-fn f9_a_reactor_that_panics_ends_the_broker_with_its_reason() {
+fn f9_f11_a_hook_that_panics_ends_the_broker_with_its_reason() {
     let builder = Broker::builder()
         .handler(Fragile)
         .set("reactors=3")

@@ -41,7 +41,7 @@ fn a_unix_socket_is_served_and_leaves_no_file() {
 }
 
 /// Not every container has IPv6.
-fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     let bound = std::net::TcpListener::bind("[::1]:0");
     if let Err(error) = &bound {
         println!("IPv6 is skipped: {error}");
@@ -89,7 +89,7 @@ fn all_addresses_of_a_broker_are_one_place() {
 }
 
 #[test]
-fn ten_brokers_in_one_process_do_not_know_each_other() {
+fn g16_ten_brokers_in_one_process_do_not_know_each_other() {
     let brokers: Vec<_> = (0..10).map(|_| crate::support::start(&[])).collect();
     let mut subscribers: Vec<_> = brokers
         .iter()

@@ -88,6 +88,7 @@ impl Outside {
             outcome = match socket.send(bytes.len() - sent, faults) {
                 SendOutcome::Whole(more) => SendOutcome::Whole(sent + more),
                 SendOutcome::Short(more) => SendOutcome::Short(sent + more),
+                SendOutcome::NoBuffers(more) => SendOutcome::NoBuffers(sent + more),
                 // What went before went; the failure shows at the next send.
                 SendOutcome::Failed(_) => {
                     socket.has_edge = true;
@@ -96,7 +97,9 @@ impl Outside {
             };
         }
         let taken = match outcome {
-            SendOutcome::Whole(taken) | SendOutcome::Short(taken) => taken,
+            SendOutcome::Whole(taken)
+            | SendOutcome::Short(taken)
+            | SendOutcome::NoBuffers(taken) => taken,
             SendOutcome::Failed(_) => 0,
         };
         bytes.truncate(taken);

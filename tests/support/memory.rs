@@ -176,7 +176,9 @@ impl<H: SessionHandler> World<H> {
                 Outgoing::Backlog(chunks) => chunks.flat_map(<[u8]>::to_vec).collect(),
             };
             let outcome = socket(key, offer.len());
-            if let SendOutcome::Whole(len) | SendOutcome::Short(len) = outcome {
+            if let SendOutcome::Whole(len) | SendOutcome::Short(len) | SendOutcome::NoBuffers(len) =
+                outcome
+            {
                 self.taken
                     .entry(key)
                     .or_default()

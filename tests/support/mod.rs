@@ -9,6 +9,7 @@ mod peer;
 mod prng;
 #[cfg(feature = "cli")]
 mod process;
+mod stall;
 pub(crate) mod wire;
 
 pub(crate) use broker::{TestBroker, spawn, start, start_with};
@@ -17,6 +18,7 @@ pub(crate) use peer::{End, Peer};
 pub(crate) use prng::Prng;
 #[cfg(feature = "cli")]
 pub(crate) use process::{Process, command};
+pub(crate) use stall::start_stallable;
 
 /// Long enough for a machine that is busy with something else; nothing is judged by it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

@@ -73,6 +73,15 @@ impl Process {
         (code, process.lines())
     }
 
+    /// A program that may end at once; `None` if it is not there at all.
+    pub(crate) fn try_spawn(command: &mut Command) -> Option<Self> {
+        command
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()
+            .map(Self::collect)
+    }
+
     fn collect(mut child: Child) -> Self {
         let stderr = child.stderr.take().expect("it is piped");
         let lines = Arc::new(Mutex::new(Vec::new()));

@@ -219,7 +219,7 @@ fn an_unknown_process_and_an_unknown_cpu_are_failures() {
 }
 
 #[test]
-fn generator_and_relay_on_one_cpu_are_invalid() {
+fn l9_generator_and_relay_on_one_cpu_are_invalid() {
     let output = loadgen(&[
         "one",
         "relay",

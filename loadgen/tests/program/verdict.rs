@@ -54,7 +54,7 @@ fn an_honest_broker_has_a_valid_run() {
 }
 
 #[test]
-fn one_lost_frame_makes_a_run_invalid() {
+fn l9_one_lost_frame_makes_a_run_invalid() {
     assert_invalid(
         Box::new(|frame| match support::sequence(frame) {
             77 => Vec::new(),
@@ -76,7 +76,7 @@ fn the_last_frame_lost_makes_a_run_invalid() {
 }
 
 #[test]
-fn one_repeated_frame_makes_a_run_invalid() {
+fn l9_one_repeated_frame_makes_a_run_invalid() {
     assert_invalid(
         Box::new(|frame| match support::sequence(frame) {
             77 => frame.repeat(2),
@@ -87,7 +87,7 @@ fn one_repeated_frame_makes_a_run_invalid() {
 }
 
 #[test]
-fn two_frames_in_the_wrong_order_make_a_run_invalid() {
+fn l9_two_frames_in_the_wrong_order_make_a_run_invalid() {
     let mut held = Vec::new();
     assert_invalid(
         Box::new(move |frame| match support::sequence(frame) {
