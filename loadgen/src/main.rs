@@ -9,6 +9,7 @@
 //! | `bystanders` | connections beside a load |
 //! | `drive` | the loop over all sockets |
 //! | `latency`, `machine`, `pins` | histograms; CPU clocks and memory; which CPU does what |
+//! | `admin`, `conservation` | a broker's own counters, and whether they say what we saw |
 //! | `run`, `bench`, `idle` | one run; a workload's runs in turn; memory per connection |
 //! | `compare` | several targets in turn, their ratios, the page with charts |
 //! | `growth` | what a delivery costs beside more topics, subscribers, connections |
@@ -31,10 +32,12 @@ use crate::target::relay::Relay;
 use crate::target::relay_process::READY;
 use crate::workload::{TOPICS_MAX, Workload};
 
+mod admin;
 mod args;
 mod bench;
 mod bystanders;
 mod compare;
+mod conservation;
 mod drive;
 mod fairness;
 mod growth;

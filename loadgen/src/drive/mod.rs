@@ -14,6 +14,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
+use crate::conservation::Ledger;
 use crate::latency::Latency;
 use crate::machine;
 use crate::pace::Pacer;
@@ -331,6 +332,23 @@ impl Driver {
             }));
         }
         faults
+    }
+
+    /// What was published and received so far, probes included.
+    pub fn ledger(&self) -> Ledger {
+        let Peers {
+            publishers,
+            subscribers,
+            ..
+        } = &self.peers;
+        Ledger {
+            published: publishers
+                .iter()
+                .map(|peer| peer.outgoing.published())
+                .sum(),
+            received: subscribers.iter().map(|peer| peer.inbound.received()).sum(),
+            cut_max: 0,
+        }
     }
 
     /// The run's clock.

@@ -81,6 +81,8 @@ pub struct Inbound {
     /// Whether the barrier was passed. Before it every frame is looked at, for it may be a probe.
     begun: bool,
     foreign: u64,
+    /// Messages of any kind, probes and foreign ones too.
+    received: u64,
     /// What was said beside messages; hardly ever anything.
     aside: Option<Box<Aside>>,
 }
@@ -127,6 +129,7 @@ impl Inbound {
             current: 0,
             begun: false,
             foreign: 0,
+            received: 0,
             aside: None,
         }
     }
@@ -143,6 +146,7 @@ impl Inbound {
                 0
             };
             if frames > 0 {
+                self.received += frames as u64;
                 let (run, behind) = rest.split_at(frames * flow.shape.frame_len);
                 flow.sequence
                     .advance(u32::try_from(frames).expect("a read is below 4 GiB"));
@@ -170,6 +174,11 @@ impl Inbound {
     /// What was said beside messages since the last time.
     pub fn take_aside(&mut self) -> Option<Aside> {
         self.aside.take().map(|aside| *aside)
+    }
+
+    /// Messages of any kind so far.
+    pub const fn received(&self) -> u64 {
+        self.received
     }
 
     /// Whose messages arrived last.
@@ -220,7 +229,8 @@ impl Inbound {
                 aside.complaints.push(text.to_vec());
                 return;
             }
-            Delivery::Message { .. } | Delivery::Other => {}
+            Delivery::Message { .. } => self.received += 1,
+            Delivery::Other => {}
         }
         let Some((index, stamp)) = self.find(delivery, len, now_ns) else {
             self.foreign += 1;
