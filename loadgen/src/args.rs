@@ -11,6 +11,8 @@ use crate::admin::Admin;
 use crate::compare::CompareArgs;
 use crate::fairness::FairnessArgs;
 use crate::growth::GrowthArgs;
+use crate::slow::SlowArgs;
+use crate::soak::SoakArgs;
 use crate::target::{Dialect, Target};
 use crate::workload::{Plan, Workload};
 
@@ -53,6 +55,10 @@ pub enum Command {
     Growth(GrowthArgs),
     /// Latency of a canary alone, beside a publisher at line rate and beside a large fan-out
     Fairness(FairnessArgs),
+    /// Healthy subscribers alone and beside stalled ones: latency, losses, what became of those
+    Slow(SlowArgs),
+    /// Mixed load, faults and a kill -9 against a broker started for it: losses, leaks, latency
+    Soak(SoakArgs),
     /// Run the relay, the physical limit, as a process of its own
     Relay(RelayArgs),
 }

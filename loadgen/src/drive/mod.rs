@@ -334,6 +334,16 @@ impl Driver {
         faults
     }
 
+    /// The verdict on what has arrived, when the rest may still be on its way or lost with its
+    /// target: of what is missing, only what later messages have overtaken.
+    pub fn finish_arrived(&self) -> Faults {
+        let mut faults = Faults::default();
+        for peer in &self.peers.subscribers {
+            faults.add(&peer.inbound.finish_arrived());
+        }
+        faults
+    }
+
     /// What was published and received so far, probes included.
     pub fn ledger(&self) -> Ledger {
         let Peers {

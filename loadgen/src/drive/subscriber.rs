@@ -216,6 +216,18 @@ impl Inbound {
         faults
     }
 
+    /// What is wrong with what has arrived, whatever may still be on its way.
+    pub fn finish_arrived(&self) -> Faults {
+        let mut faults = Faults {
+            foreign: self.foreign,
+            ..Faults::default()
+        };
+        for flow in &self.flows {
+            faults.add(&flow.sequence.finish(flow.sequence.next()));
+        }
+        faults
+    }
+
     /// Takes one frame that is not simply the next one.
     fn take(&mut self, delivery: Delivery<'_>, len: usize, now_ns: u64, sink: &mut impl Sink) {
         match delivery {
