@@ -34,6 +34,8 @@ use work::{Signals, Work};
 
 /// Which part of the time is around the kill.
 const KILL_SHARE: f64 = 0.1;
+/// Half of it is enough to connect everybody.
+const KILL_TIME_MIN: Duration = Duration::from_secs(2);
 /// How often the broker is looked at, but a dozen times at least.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long anything may take that should be at once.
@@ -64,8 +66,8 @@ pub fn soak(args: &SoakArgs) -> Result<bool> {
     // What asking costs it for good is no leak.
     soak.broker.admin.counts()?;
     let (_, descriptors) = soak.broker.footprint()?;
-    let kill_time = args.minutes.mul_f64(KILL_SHARE);
-    let life_time = (args.minutes - kill_time) / 2;
+    let kill_time = args.minutes.mul_f64(KILL_SHARE).max(KILL_TIME_MIN);
+    let life_time = args.minutes.saturating_sub(kill_time) / 2;
 
     let first = soak.live("first life", life_time, descriptors)?;
     let kill = soak.kill(&program, kill_time)?;
@@ -200,24 +202,29 @@ impl Soak<'_> {
                 && !self.is_interrupted()
                 && !parts.iter().any(JoinHandle::is_finished)
         };
-        while goes_on() {
-            std::thread::sleep(PAUSE);
-            if Instant::now() < next {
-                continue;
+        loop {
+            let ends = !goes_on();
+            if ends || Instant::now() >= next {
+                next += interval;
+                let sample = self.sample()?;
+                writeln!(std::io::stderr(), "soak, {name}: {sample}")?;
+                samples.push(sample);
             }
-            next += interval;
-            let sessions = self.broker.admin.counts()?.sessions;
-            let (resident_bytes, descriptors) = self.broker.footprint()?;
-            let sample = Sample {
-                elapsed: self.began.elapsed(),
-                resident_bytes,
-                descriptors,
-                sessions,
-            };
-            writeln!(std::io::stderr(), "soak, {name}: {sample}")?;
-            samples.push(sample);
+            if ends {
+                return Ok(samples);
+            }
+            std::thread::sleep(PAUSE);
         }
-        Ok(samples)
+    }
+
+    fn sample(&self) -> Result<Sample> {
+        let (resident_bytes, descriptors) = self.broker.footprint()?;
+        Ok(Sample {
+            elapsed: self.began.elapsed(),
+            resident_bytes,
+            descriptors,
+            sessions: self.broker.admin.counts()?.sessions,
+        })
     }
 
     /// What is left of everybody who has gone, in words.

@@ -52,7 +52,7 @@ fn serves_until_it_is_killed() {
 fn a_broker_that_is_killed_once_loses_what_was_on_its_way_and_nothing_else() {
     let (_directory, daemon) = daemon("");
     let daemon = daemon.to_str().unwrap();
-    let trial = ["soak", "--minutes", "0.07", "--json"];
+    let trial = ["soak", "--minutes", "0.1", "--json"];
     let output = loadgen(&[&trial[..], &["--broker", daemon]].concat());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let report = json(&output);
