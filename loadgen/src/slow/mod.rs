@@ -21,9 +21,6 @@ mod report;
 
 pub use args::SlowArgs;
 
-/// How often the healthy ones alone are measured again that failed by the generator's own fault.
-const REPEATS_MAX: u32 = 3;
-
 /// All that was measured.
 struct Slow<'a> {
     args: &'a SlowArgs,
@@ -105,14 +102,7 @@ fn measure_both<'a>(
         bail!("the healthy ones: {missing}");
     }
     let resident = || watched.and_then(Watched::resident_bytes);
-    let mut repeats = 0;
-    let alone = loop {
-        let run = measure(&mut driver, &settings, watched, progress)?;
-        if !run.is_own_fault || repeats == REPEATS_MAX {
-            break run;
-        }
-        repeats += 1;
-    };
+    let alone = measure(&mut driver, &settings, watched, progress)?;
     let before = resident();
     progress.phase("connecting the stalled ones");
     let published_before = driver.ledger().published;
