@@ -72,7 +72,7 @@ impl BrokerProcess {
             }
             let line = said[from..].trim();
             let listening = line.split_once("listening on ").map(|(_, rest)| rest);
-            address = address.or(listening.and_then(|rest| rest.parse().ok()));
+            address = address.or_else(|| listening?.parse().ok());
             let metrics = line.strip_prefix("metrics: http://");
             if let Some(admin) = metrics.and_then(|rest| rest.strip_suffix("/metrics")) {
                 break admin.to_owned();
