@@ -95,7 +95,7 @@ impl BrokerProcess {
     ///
     /// # Errors
     /// It has ended before.
-    pub fn end(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             anyhow::bail!("the broker has ended by itself: {status}");
         }

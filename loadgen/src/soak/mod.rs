@@ -127,10 +127,9 @@ impl Soak<'_> {
         signals.kill();
         let killed = Instant::now();
         let listen = self.broker.endpoint.address.to_string();
-        // The old one ends before the new one starts: both want the port.
-        let fresh = || BrokerProcess::start(program, &listen);
-        self.broker.end()?;
-        self.broker = fresh().context("the broker does not start again after kill -9")?;
+        self.broker.kill()?;
+        self.broker = BrokerProcess::start(program, &listen)
+            .context("the broker does not start again after kill -9")?;
         let listening = killed.elapsed();
         while signals.time_to_serve().is_none() && killed.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
