@@ -247,8 +247,9 @@ fn greet(form: LogForm, broker: &BrokerHandle, audience: &Audience) {
             let _ = writeln!(
                 io::stderr(),
                 "hvlp-broker {} listening on {}\n  {reactors} reactor{threads}, serves {who}; a \
-                 subscriber that is owed {outbound_max} {slow}; {memory} of memory at most{admin}\n  try: hvlp -s {server} \
-                 sub hello\n       hvlp -s {server} pub hello world",
+                 subscriber that is owed {outbound_max} {slow}; {memory} of memory at \
+                 most{admin}\n  try: hvlp -s {server} sub hello\n       hvlp -s {server} pub \
+                 hello world",
                 env!("CARGO_PKG_VERSION"),
                 listening.join(", "),
             );

@@ -37,7 +37,7 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// Visitors that are there at a time.
 const VISITORS: usize = 20;
 const STALLED: usize = 5;
-/// Messages of the noise in a period: a stalled reader's socket and backlog are full within seconds.
+/// Messages of the noise in a period: within seconds a stalled reader is owed all that it may be.
 const NOISE: usize = 20;
 const NOISE_PAYLOAD_LEN: usize = 200;
 
