@@ -7,10 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use hvlp::address::Address;
 
+use crate::admin::Admin;
 use crate::compare::CompareArgs;
 use crate::fairness::FairnessArgs;
 use crate::growth::GrowthArgs;
-use crate::target::Target;
+use crate::slow::SlowArgs;
+use crate::soak::SoakArgs;
+use crate::target::{Dialect, Target};
 use crate::workload::{Plan, Workload};
 
 /// Load generator for HVLP brokers: throughput and latency of fan-out, every delivery checked.
@@ -52,6 +55,10 @@ pub enum Command {
     Growth(GrowthArgs),
     /// Latency of a canary alone, beside a publisher at line rate and beside a large fan-out
     Fairness(FairnessArgs),
+    /// Healthy subscribers alone and beside stalled ones: latency, losses, what became of those
+    Slow(SlowArgs),
+    /// Mixed load, faults and a kill -9 against a broker started for it: losses, leaks, latency
+    Soak(SoakArgs),
     /// Run the relay, the physical limit, as a process of its own
     Relay(RelayArgs),
 }
@@ -114,7 +121,35 @@ pub struct LoadArgs {
     #[command(flatten)]
     pub pins: PinArgs,
     #[command(flatten)]
+    pub admin: AdminArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Whose counters are reconciled with ours.
+#[derive(Args, Clone, Debug)]
+pub struct AdminArgs {
+    /// The HVLP broker's admin endpoint, http://host:port: reconcile its counters with what was
+    /// published and received; nobody else may be connected
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<Admin>,
+}
+
+impl AdminArgs {
+    /// Refuses targets that have none.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn check(&self, target: &Target) -> Result<(), String> {
+        let is_ours = match target {
+            Target::Broker(endpoint) => endpoint.dialect == Dialect::Hvlp,
+            Target::Relay => false,
+        };
+        if self.admin.is_some() && !is_ours {
+            return Err("--admin reads the counters of an HVLP broker: name one as target".into());
+        }
+        Ok(())
+    }
 }
 
 /// Which CPU does what.
@@ -225,6 +260,7 @@ impl LoadArgs {
         plan.payload_len = self.payload.unwrap_or(plan.payload_len);
         plan.window = self.window.unwrap_or(plan.window);
         plan.check()?;
+        self.admin.check(&self.target)?;
         let with_relay = self.with_relay || self.target == Target::Relay;
         if with_relay && (plan.publishers > 1 || plan.topics > 1) {
             return Err(format!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::args::{LoadArgs, Settings};
+use crate::conservation::Account;
 use crate::machine::{self, Environment, Watched};
 use crate::pins::{self, Pins};
 use crate::progress::Progress;
@@ -40,13 +41,9 @@ pub fn bench(args: &LoadArgs, settings: &Settings) -> Result<bool> {
         let title = format!("run {number} of {}, {}", args.runs, args.target);
         match &args.target {
             Target::Broker(endpoint) => {
-                runs.push(once(
-                    settings,
-                    endpoint,
-                    broker,
-                    &pins,
-                    &Progress::new(title),
-                )?);
+                let account = args.admin.admin.as_ref().map(Account::open).transpose()?;
+                let run = once(settings, endpoint, broker, &pins, &Progress::new(title))?;
+                runs.push(reconcile(run, account)?);
             }
             Target::Relay => runs.push(relay_once(settings, relay_cpu, &relay_pins, title)?),
         }
@@ -83,6 +80,17 @@ pub fn bench(args: &LoadArgs, settings: &Settings) -> Result<bool> {
         relay.as_ref().zip(ratios.as_ref()),
     )?;
     Ok(own.is_valid() && relay.is_none_or(|relay| relay.is_valid()))
+}
+
+/// What the broker counted, beside what the run saw.
+fn reconcile(mut run: Outcome, account: Option<Account<'_>>) -> Result<Outcome> {
+    // A run that ended before its load has nothing to reconcile.
+    if let Some(account) = account.filter(|_| run.ledger.published > 0) {
+        let conservation = account.close(run.ledger)?;
+        run.invalid.extend(conservation.invalid_reason());
+        run.conservation = Some(conservation);
+    }
+    Ok(run)
 }
 
 /// One run of a relay that is started for it.

@@ -12,6 +12,20 @@ const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// little more; a tenth of that would ask of the generator what no turn can keep.
 const LAG_FLOOR_NS: u64 = 5_000;
 
+/// Percentiles that are reported, with their quantiles; the last is the maximum.
+pub const RANKS: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("max", 1.0),
+];
+
+/// The values of all [`RANKS`].
+pub fn ranked<C: Counter>(histogram: &Histogram<C>) -> [u64; RANKS.len()] {
+    RANKS.map(|(_, quantile)| histogram.value_at_quantile(quantile))
+}
+
 /// So many subscribers can have histograms of their own with three digits; of 10,000 they would
 /// take a gigabyte.
 const FEW: usize = 64;

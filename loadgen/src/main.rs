@@ -9,10 +9,13 @@
 //! | `bystanders` | connections beside a load |
 //! | `drive` | the loop over all sockets |
 //! | `latency`, `machine`, `pins` | histograms; CPU clocks and memory; which CPU does what |
+//! | `admin`, `conservation` | a broker's own counters, and whether they say what we saw |
 //! | `run`, `bench`, `idle` | one run; a workload's runs in turn; memory per connection |
 //! | `compare` | several targets in turn, their ratios, the page with charts |
 //! | `growth` | what a delivery costs beside more topics, subscribers, connections |
 //! | `fairness` | what a canary notices of other people's load |
+//! | `slow`, `stalled` | what healthy subscribers notice of stalled ones |
+//! | `soak` | mixed load and faults against a broker of its own, for minutes or days |
 //! | `report`, `progress` | figures on standard output; talk on standard error |
 #![expect(
     unreachable_pub,
@@ -31,10 +34,12 @@ use crate::target::relay::Relay;
 use crate::target::relay_process::READY;
 use crate::workload::{TOPICS_MAX, Workload};
 
+mod admin;
 mod args;
 mod bench;
 mod bystanders;
 mod compare;
+mod conservation;
 mod drive;
 mod fairness;
 mod growth;
@@ -47,6 +52,9 @@ mod progress;
 mod report;
 mod run;
 mod sequence;
+mod slow;
+mod soak;
+mod stalled;
 mod stamp;
 mod target;
 mod workload;
@@ -90,6 +98,11 @@ fn execute(command: Command) -> Result<bool> {
             args.check().unwrap_or_else(|text| refuse(&text));
             growth::growth(&args)
         }
+        Command::Slow(args) => {
+            let plan = args.plan().unwrap_or_else(|text| refuse(&text));
+            slow::slow(&args, &plan)
+        }
+        Command::Soak(args) => soak::soak(&args),
         Command::Relay(args) => relay(&args),
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::args::Settings;
+use crate::conservation::{Conservation, Ledger};
 use crate::drive::{Driver, Load, Totals};
 use crate::latency::Latency;
 use crate::machine::{CpuTime, ThreadId, Watched};
@@ -48,6 +49,10 @@ pub struct Outcome {
     pub usage: Option<Usage>,
     /// Second by second.
     pub series: Vec<Second>,
+    /// Everything that was published and received, from the first probe on.
+    pub ledger: Ledger,
+    /// That against the broker's counters, if they were asked for.
+    pub conservation: Option<Conservation>,
     /// Why the run has no result.
     pub invalid: Vec<String>,
     /// The generator alone is to blame for that.
@@ -333,6 +338,8 @@ impl<'a> Measurement<'a> {
                 resident_bytes,
             }),
             series: self.series,
+            ledger: driver.ledger(),
+            conservation: None,
             invalid: Vec::new(),
             is_own_fault: false,
         };
@@ -358,6 +365,8 @@ impl Outcome {
             generator_waited: Duration::ZERO,
             usage: None,
             series: Vec::new(),
+            ledger: Ledger::default(),
+            conservation: None,
             invalid: Vec::new(),
             is_own_fault: false,
         }

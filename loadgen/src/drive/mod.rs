@@ -14,6 +14,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
+use crate::conservation::Ledger;
 use crate::latency::Latency;
 use crate::machine;
 use crate::pace::Pacer;
@@ -331,6 +332,33 @@ impl Driver {
             }));
         }
         faults
+    }
+
+    /// The verdict on what has arrived, when the rest may still be on its way or lost with its
+    /// target: of what is missing, only what later messages have overtaken.
+    pub fn finish_arrived(&self) -> Faults {
+        let mut faults = Faults::default();
+        for peer in &self.peers.subscribers {
+            faults.add(&peer.inbound.finish_arrived());
+        }
+        faults
+    }
+
+    /// What was published and received so far, probes included.
+    pub fn ledger(&self) -> Ledger {
+        let Peers {
+            publishers,
+            subscribers,
+            ..
+        } = &self.peers;
+        Ledger {
+            published: publishers
+                .iter()
+                .map(|peer| peer.outgoing.published())
+                .sum(),
+            received: subscribers.iter().map(|peer| peer.inbound.received()).sum(),
+            cut_max: 0,
+        }
     }
 
     /// The run's clock.

@@ -22,6 +22,8 @@ pub struct Outgoing {
     publisher: u16,
     stamp_kind: StampKind,
     flows: Vec<Flow>,
+    /// Messages and probes so far.
+    published: u64,
     turn: usize,
     bytes: Vec<u8>,
     end: usize,
@@ -50,6 +52,7 @@ impl Outgoing {
             stamp_kind,
             is_uniform: flows.len() == 1,
             flows,
+            published: 0,
             turn: 0,
             bytes: Vec::new(),
             end: 0,
@@ -109,6 +112,11 @@ impl Outgoing {
         index.map_or(0, |index| self.flows[index].sent)
     }
 
+    /// How many messages and probes there were in all.
+    pub const fn published(&self) -> u64 {
+        self.published
+    }
+
     /// What the socket has not taken yet.
     pub fn unwritten(&self) -> &[u8] {
         &self.bytes[self.written..self.end]
@@ -131,6 +139,7 @@ impl Outgoing {
 
     /// Puts one frame behind the others.
     fn append(&mut self, index: usize, stamp: &Stamp) {
+        self.published += 1;
         let template = &self.flows[index].template;
         let end = self.end + template.bytes.len();
         if self.bytes.len() < end {

@@ -81,6 +81,8 @@ pub struct Inbound {
     /// Whether the barrier was passed. Before it every frame is looked at, for it may be a probe.
     begun: bool,
     foreign: u64,
+    /// Messages of any kind, probes and foreign ones too.
+    received: u64,
     /// What was said beside messages; hardly ever anything.
     aside: Option<Box<Aside>>,
 }
@@ -127,6 +129,7 @@ impl Inbound {
             current: 0,
             begun: false,
             foreign: 0,
+            received: 0,
             aside: None,
         }
     }
@@ -143,6 +146,7 @@ impl Inbound {
                 0
             };
             if frames > 0 {
+                self.received += frames as u64;
                 let (run, behind) = rest.split_at(frames * flow.shape.frame_len);
                 flow.sequence
                     .advance(u32::try_from(frames).expect("a read is below 4 GiB"));
@@ -170,6 +174,11 @@ impl Inbound {
     /// What was said beside messages since the last time.
     pub fn take_aside(&mut self) -> Option<Aside> {
         self.aside.take().map(|aside| *aside)
+    }
+
+    /// Messages of any kind so far.
+    pub const fn received(&self) -> u64 {
+        self.received
     }
 
     /// Whose messages arrived last.
@@ -207,6 +216,18 @@ impl Inbound {
         faults
     }
 
+    /// What is wrong with what has arrived, whatever may still be on its way.
+    pub fn finish_arrived(&self) -> Faults {
+        let mut faults = Faults {
+            foreign: self.foreign,
+            ..Faults::default()
+        };
+        for flow in &self.flows {
+            faults.add(&flow.sequence.finish(flow.sequence.next()));
+        }
+        faults
+    }
+
     /// Takes one frame that is not simply the next one.
     fn take(&mut self, delivery: Delivery<'_>, len: usize, now_ns: u64, sink: &mut impl Sink) {
         match delivery {
@@ -220,7 +241,8 @@ impl Inbound {
                 aside.complaints.push(text.to_vec());
                 return;
             }
-            Delivery::Message { .. } | Delivery::Other => {}
+            Delivery::Message { .. } => self.received += 1,
+            Delivery::Other => {}
         }
         let Some((index, stamp)) = self.find(delivery, len, now_ns) else {
             self.foreign += 1;

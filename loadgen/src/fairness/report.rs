@@ -8,16 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Fairness, Phase};
 use crate::bench::typed;
+use crate::latency::{RANKS, ranked};
 use crate::report::{print_as, rate};
-
-/// Names and quantiles; the last is the maximum.
-const RANKS: [(&str, f64); 5] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("max", 1.0),
-];
 
 type Canary = Histogram<u32>;
 
@@ -76,7 +68,7 @@ impl Fairness<'_> {
         writeln!(out)?;
         for (reactor, canary) in canaries(phase).iter().enumerate() {
             write!(out, "    reactor {reactor:<10}")?;
-            for value in values_ns(canary) {
+            for value in ranked(canary) {
                 write!(out, "{:>11.1}", value as f64 / 1e3)?;
             }
             writeln!(out)?;
@@ -109,9 +101,9 @@ impl Fairness<'_> {
     /// Each rank over that of the same canary alone.
     fn ratios(&self, reactor: usize, canary: &Canary) -> [Option<f64>; RANKS.len()] {
         let alone = self.phases.first().map(canaries).unwrap_or_default();
-        let alone = alone.get(reactor).map(values_ns).unwrap_or_default();
+        let alone = alone.get(reactor).map(ranked).unwrap_or_default();
         let mut ratios = [None; RANKS.len()];
-        for ((ratio, own), alone) in ratios.iter_mut().zip(values_ns(canary)).zip(alone) {
+        for ((ratio, own), alone) in ratios.iter_mut().zip(ranked(canary)).zip(alone) {
             *ratio = (alone > 0).then(|| own as f64 / alone as f64);
         }
         ratios
@@ -144,7 +136,7 @@ impl Fairness<'_> {
         let canaries = canaries.map(|(reactor, canary)| {
             json!({
                 "reactor": reactor,
-                "corrected_ns": named(values_ns(canary).map(Value::from)),
+                "corrected_ns": named(ranked(canary).map(Value::from)),
                 "times_alone": named(self.ratios(reactor, canary).map(Value::from)),
             })
         });
@@ -183,8 +175,4 @@ fn canaries(phase: &Phase) -> &[Canary] {
     latency
         .map(|latency| &latency.subscribers[..])
         .unwrap_or_default()
-}
-
-fn values_ns(canary: &Canary) -> [u64; RANKS.len()] {
-    RANKS.map(|(_, quantile)| canary.value_at_quantile(quantile))
 }

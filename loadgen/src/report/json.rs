@@ -10,6 +10,7 @@ use hdrhistogram::serialization::{Serializer, V2Serializer};
 use serde_json::{Value, json};
 
 use super::{Ratios, Report};
+use crate::conservation::Conservation;
 use crate::run::{Outcome, Second};
 
 /// The report, with the relay's and the ratios inside if there was one.
@@ -90,6 +91,7 @@ fn run(run: &Outcome) -> Result<Value> {
             "cpu_us_per_delivery": run.cpu_us_per_delivery(),
             "rss_bytes": usage.resident_bytes,
         })),
+        "conservation": run.conservation.as_ref().map(Conservation::object),
         "series": run.series.iter().map(second).collect::<Vec<_>>(),
     });
     if let Some(latency) = &run.latency {

@@ -124,6 +124,9 @@ fn write_counts(out: &mut impl Write, report: &Report<'_>, run: &Outcome) -> io:
         "  delivered     {}, lost {}, repeated {}, reordered {}, foreign {}",
         run.delivered, faults.lost, faults.duplicate, faults.reordered, faults.foreign
     )?;
+    if let Some(conservation) = &run.conservation {
+        writeln!(out, "  {conservation}")?;
+    }
     let per_s = run.deliveries_per_s();
     let payload_len = report.settings.plan.payload_len as f64;
     write!(

@@ -160,9 +160,21 @@ pub fn topic_index(name: &[u8]) -> Option<usize> {
 /// # Errors
 /// The last address that the name stands for did not answer.
 pub fn connect(address: &Address) -> io::Result<Socket> {
+    connect_with(address, |_| Ok(()))
+}
+
+/// The same, with options that have to be set before the handshake.
+///
+/// # Errors
+/// As [`connect`]; or `prepare` fails.
+pub fn connect_with(
+    address: &Address,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
     let socket = match address {
         Address::Unix(path) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            prepare(&socket)?;
             socket.connect(&SockAddr::unix(path)?)?;
             socket
         }
@@ -171,6 +183,7 @@ pub fn connect(address: &Address) -> io::Result<Socket> {
             for address in address.resolve()? {
                 let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
                 take_pace_off(&socket, address);
+                prepare(&socket)?;
                 outcome = socket
                     .connect_timeout(&address.into(), CONNECT_TIMEOUT)
                     .map(|()| socket);

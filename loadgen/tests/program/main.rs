@@ -6,10 +6,13 @@
 )]
 
 mod compare;
+mod conservation;
 mod fairness;
 mod growth;
 mod outside;
 mod rivals;
 mod run;
+mod slow;
+mod soak;
 mod support;
 mod verdict;
