@@ -19,7 +19,10 @@ fn g8_a_daemon_that_is_killed_under_load_serves_again_on_the_same_addresses() {
     let mut listen = "127.0.0.1:0".to_owned();
     let mut prng = Prng::new(8);
     for _ in 0..10 {
+        // A reader that this machine makes slow holds the load instead of being closed.
+        let pause = "listener.slow_consumer=pause";
         let args = ["--listen", &listen, "--listen", &unix, "--reactors", "2"];
+        let args = [&args[..], &["--set", pause]].concat();
         let mut process = Process::spawn(&mut command(&args));
         listen = process.address().to_string();
         let mut reader = subscriber(&process);
