@@ -61,6 +61,16 @@ impl<H: SessionHandler> Shard<H> {
         self.pauses.changes.pop_front()
     }
 
+    /// Whether anything is known of consumers that pause, here or elsewhere, or of whom they hold.
+    pub fn has_pauses(&self) -> bool {
+        let pauses = &self.pauses;
+        pauses.consumers > 0
+            || !pauses.waiting.is_empty()
+            || !pauses.topics.is_empty()
+            || !pauses.told.is_empty()
+            || !pauses.changes.is_empty()
+    }
+
     /// Shard `from` has told this one about a consumer.
     pub fn apply_pause(&mut self, now: Timestamp, from: u8, change: PauseChange) {
         match change {

@@ -18,6 +18,11 @@ enum Chance {
     Written,
 }
 
+/// Whether a subscriber gets everything as long as it lives.
+pub(crate) const fn is_lossless(policy: SlowConsumer) -> bool {
+    matches!(policy, SlowConsumer::Disconnect | SlowConsumer::Pause)
+}
+
 #[derive(Debug)]
 pub(crate) struct Account {
     number: u64,
@@ -162,7 +167,7 @@ impl Account {
 
     /// Whether a frame may be left out although a later one is written.
     pub(crate) fn leaves_gaps(&self) -> bool {
-        self.policy != SlowConsumer::Disconnect
+        !is_lossless(self.policy)
     }
 
     /// A frame was matched and is not written, although the session lives: its policy says so.

@@ -43,6 +43,8 @@ faults! {
     /// The socket cannot be watched.
     RegisterFails 10,
     DoorbellLost 10,
+    /// What a shard tells another of a slow consumer comes a few turns later.
+    PauseLate 80,
     /// A reactor does not run for some steps.
     ReactorStalls 5,
     /// A reactor is interrupted in its sleep.
@@ -88,6 +90,12 @@ marks! {
     BatchCut,
     /// A ring is full, and a publisher waits for it.
     PublisherStopped,
+    /// A publisher waits for a slow consumer of its own shard.
+    HeldHere,
+    /// The same, of another shard.
+    HeldElsewhere,
+    /// A publisher waits for several.
+    HeldTwice,
     /// So much waits that nobody is read.
     Spilling,
     /// Something came between the last look and the sleep.

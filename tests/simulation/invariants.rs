@@ -7,6 +7,7 @@ use hvlp::metrics::DropReason;
 use hvlp::outbound::SlowConsumer;
 use hvlp::session::{CloseReason, SessionKey};
 
+use crate::account::is_lossless;
 use crate::model::Model;
 use crate::reactor::Reactor;
 use crate::world::World;
@@ -73,6 +74,12 @@ impl World {
                 "shard {} has frames of others",
                 reactor.id
             );
+            let paused = reactor.shard.counters().publishers_paused;
+            assert!(
+                !is_meshed || paused == 0 && !reactor.shard.has_pauses(),
+                "shard {} still holds somebody",
+                reactor.id
+            );
             for (key, number, peer) in reactor.sessions() {
                 let socket = &self.outside.peers[peer].socket;
                 let has_input = socket.has_input() || reactor.shard.has_held(key);
@@ -102,6 +109,9 @@ impl World {
             );
             assert_eq!(reactor.shard.register().topic_count(), 0, "topics are left");
             assert!(!reactor.shard.has_any_held(), "input is left");
+            // One that has ended is told nothing any more.
+            let has_pauses = reactor.shard.has_pauses();
+            assert!(reactor.is_stopping() || !has_pauses, "pauses are left");
         }
         assert_eq!(
             self.directory.topic_count(),
@@ -138,6 +148,7 @@ fn check_counters(reactor: &Reactor, model: &Model) {
         counters.publishes_unmatched, expected.unmatched,
         "messages that nobody wants"
     );
+    assert_eq!(counters.pauses, expected.pauses, "pauses begun");
     assert_eq!(counters.bytes_in, expected.bytes_in, "bytes in");
     assert_eq!(counters.bytes_out, expected.bytes_out, "bytes out");
     assert_eq!(counters.sessions_opened, expected.opened, "sessions opened");
@@ -193,9 +204,9 @@ fn check_sessions(reactor: &Reactor, model: &Model) {
             "session {number} keeps what it has not executed"
         );
         let (must, may) = model.ledger.owed(number);
-        let must = match model.ledger.policy(number) {
-            SlowConsumer::Disconnect => must,
-            _ => 0,
+        let must = match is_lossless(model.ledger.policy(number)) {
+            true => must,
+            false => 0,
         };
         assert!(
             (must..=may).contains(&info.owed),
@@ -225,6 +236,8 @@ fn check_bounds(reactor: &Reactor, world: &World) {
         let bytes = info.backlog_bytes;
         let bytes_max = match model.ledger.policy(info.number) {
             SlowConsumer::Conflate => 64 * 1024,
+            // What comes before its publishers stand still has as much again.
+            SlowConsumer::Pause => 2 * config.listener.outbound_max,
             _ => config.listener.outbound_max,
         };
         assert!(bytes <= bytes_max, "a backlog takes {bytes} bytes");

@@ -54,6 +54,10 @@ pub(crate) struct Session {
     pub(crate) frame_due: Option<Timestamp>,
     /// When its socket last took something of what is owed.
     pub(crate) stalled_since: Option<Timestamp>,
+    /// When its backlog reached the bound at which it holds its publishers, and has not gone since.
+    pub(crate) pausing_since: Option<Timestamp>,
+    /// The slow consumers, by number, on whose account it is not read.
+    pub(crate) waits_for: BTreeSet<u64>,
     /// What all sessions of its shard were owed at most when it was seen to close, as memory.
     strain: usize,
 }
@@ -86,6 +90,7 @@ pub(crate) struct Expected {
     pub(crate) bytes_out: u64,
     pub(crate) opened: u64,
     pub(crate) refused: u64,
+    pub(crate) pauses: u64,
     /// Of sessions that are closed when they are slow.
     pub(crate) dropped: [u64; DropReason::ALL.len()],
     /// Of all others.
@@ -105,9 +110,14 @@ pub(crate) struct Model {
     pub(crate) expected: Vec<Expected>,
     pub(crate) ledger: Ledger,
     pub(crate) draining: Vec<bool>,
+    /// Every topic that a session, of now or before, ever had.
+    all_topics: BTreeMap<u64, BTreeSet<String>>,
+    /// By shard: what it was told of slow consumers of other shards, their numbers by topic.
+    holds: Vec<BTreeMap<String, BTreeSet<u64>>>,
     config: Config,
 }
 
+mod pauses;
 mod shard;
 
 impl Model {
@@ -117,6 +127,8 @@ impl Model {
             expected: vec![Expected::default(); shards],
             ledger: Ledger::new(shards),
             draining: vec![false; shards],
+            all_topics: BTreeMap::new(),
+            holds: vec![BTreeMap::new(); shards],
             config: config.clone(),
         }
     }
@@ -143,11 +155,16 @@ impl Model {
             connect_due: Some(now + self.config.listener.connect_timeout),
             frame_due: None,
             stalled_since: None,
+            pausing_since: None,
+            waits_for: BTreeSet::new(),
             strain: 0,
         };
         let before = self.sessions.insert(number, session);
         assert!(before.is_none(), "number {number} was given twice");
-        let bytes_max = self.config.listener.outbound_max;
+        let bytes_max = match policy {
+            SlowConsumer::Pause => 2 * self.config.listener.outbound_max,
+            _ => self.config.listener.outbound_max,
+        };
         self.ledger.opened(number, policy, bytes_max);
         self.expected[shard].opened += 1;
     }
@@ -312,7 +329,9 @@ impl Model {
                 self.end(number, CloseReason::LimitSubscriptions);
                 return Fate::Accepted;
             }
-            self.session(number).topics.insert(topic);
+            let session = self.session(number);
+            session.topics.insert(topic.clone());
+            self.all_topics.entry(number).or_default().insert(topic);
         }
         match granted == 0 && denied > 0 {
             true => Fate::Denied,
@@ -338,7 +357,7 @@ impl Model {
     fn publish(&mut self, publisher: u64, topic: &str, frame: &[u8]) {
         let from = self.sessions[&publisher].shard;
         let publication = self.ledger.publish(publisher, from, topic, frame);
-        let mut is_wanted = false;
+        let (mut is_wanted, mut is_forwarded) = (false, false);
         for (number, session) in &self.sessions {
             if session.shard == from && *number != publisher && session.takes(topic) {
                 self.ledger.owe(*number, &publication);
@@ -351,9 +370,10 @@ impl Model {
                 .any(|(_, session)| session.topics.contains(topic))
             {
                 self.ledger.forward(to, publication.clone());
-                is_wanted = true;
+                (is_wanted, is_forwarded) = (true, true);
             }
         }
+        self.wait(publisher, topic, is_forwarded);
         self.expected[from].unmatched += u64::from(!is_wanted);
     }
 

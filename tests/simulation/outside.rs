@@ -27,8 +27,8 @@ pub(crate) struct Outside {
     pub(crate) quiet: usize,
     /// Doorbells that woke nobody.
     pub(crate) lost_doorbells: u64,
-    /// Slow consumers are closed, all of them: then each drop has one reason.
-    closes_slow: bool,
+    /// Nothing is dropped while its subscriber lives: then each drop has one reason.
+    loses_nothing: bool,
 }
 
 impl Outside {
@@ -36,7 +36,7 @@ impl Outside {
         let mut faults = Faults::new(seed);
         let reactors = 1 + faults.below(3);
         let config = config(&mut faults);
-        let closes_slow = faults.one_in(2);
+        let loses_nothing = faults.one_in(2);
         Self {
             now: Timestamp::default(),
             reactors,
@@ -47,14 +47,14 @@ impl Outside {
             tickets: Tickets::default(),
             quiet: 0,
             lost_doorbells: 0,
-            closes_slow,
+            loses_nothing,
         }
     }
 
     /// A listener, and its policy.
     pub(crate) fn listener(&mut self) -> (ListenerId, SlowConsumer) {
-        let index = match self.closes_slow {
-            true => self.faults.below(2),
+        let index = match self.loses_nothing {
+            true => self.faults.below(LOSSLESS_LISTENERS),
             false => self.faults.below(LISTENERS),
         };
         let policy = match index {
@@ -113,16 +113,17 @@ impl Outside {
     }
 }
 
-/// Those that act on the subscriber alone; `pause`, which acts on publishers, has its tests over
-/// sockets.
-const POLICIES: [SlowConsumer; 4] = [
+/// First those that lose nothing while the subscriber lives.
+const POLICIES: [SlowConsumer; 5] = [
     SlowConsumer::Disconnect,
+    SlowConsumer::Pause,
     SlowConsumer::DropNewest,
     SlowConsumer::DropOldest,
     SlowConsumer::Conflate,
 ];
 /// The common settings, and a listener with each of these.
 const LISTENERS: usize = 1 + POLICIES.len();
+const LOSSLESS_LISTENERS: usize = 3;
 
 /// Settings near their limits, so that a short run meets them.
 fn config(faults: &mut Faults) -> Config {
@@ -134,6 +135,7 @@ fn config(faults: &mut Faults) -> Config {
     config.listener.connect_timeout = time(faults);
     config.listener.frame_timeout = time(faults);
     config.listener.progress_timeout = time(faults);
+    config.listener.pause_max = time(faults);
     config.limits.error_window = time(faults);
     config.listener.outbound_max = faults.pick(&[5_000, 7_000, 12_000, 70_000]);
     for policy in POLICIES {

@@ -24,7 +24,10 @@ use crate::outside::Outside;
 
 mod ending;
 mod events;
+mod pauses;
 mod reading;
+
+pub(crate) use pauses::Told;
 
 /// A connection that has a session, as the engine keeps it.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ struct Connection {
     is_readable: bool,
     is_read_closed: bool,
     is_lingering: bool,
+    /// As the model knows it.
+    was_stopped: bool,
     /// Bytes that its socket has taken in this turn.
     taken: usize,
 }
@@ -43,6 +48,8 @@ struct Connection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command {
     Stop,
+    /// A word of another shard about a slow consumer.
+    Pause(Told),
     /// A ticket of this session was answered, and this was the answer.
     Resolve(u64, Result<(), CloseReason>),
 }
@@ -67,6 +74,11 @@ pub(crate) struct Reactor {
     /// Keys of sessions that have ended.
     retired: Vec<SessionKey>,
     lingering: Vec<(Timestamp, SessionKey)>,
+    /// By key, of sessions that have ended too.
+    numbers: BTreeMap<SessionKey, u64>,
+    directory: Arc<Directory>,
+    /// Words to other shards that have not come there.
+    told: VecDeque<Told>,
     /// Peers whose connections wait to be accepted.
     pub(crate) backlog: VecDeque<usize>,
     pub(crate) commands: VecDeque<Command>,
@@ -127,7 +139,14 @@ impl Reactor {
                 1 => shard,
                 _ => shard.with_peers(Arc::clone(&directory), mesh),
             };
-            reactors.push(Self::new(id, shard, Arc::clone(bell), is_rung, resolutions));
+            reactors.push(Self::new(
+                id,
+                shard,
+                Arc::clone(&directory),
+                Arc::clone(bell),
+                is_rung,
+                resolutions,
+            ));
         }
         (reactors, directory)
     }
@@ -135,6 +154,7 @@ impl Reactor {
     fn new(
         id: usize,
         shard: Shard<Guard>,
+        directory: Arc<Directory>,
         doorbell: Arc<Doorbell>,
         is_rung: Arc<AtomicBool>,
         resolutions: mpsc::Receiver<Resolution>,
@@ -148,6 +168,9 @@ impl Reactor {
             late: Vec::new(),
             retired: Vec::new(),
             lingering: Vec::new(),
+            numbers: BTreeMap::new(),
+            directory,
+            told: VecDeque::new(),
             backlog: VecDeque::new(),
             commands: VecDeque::new(),
             resolutions,
@@ -170,6 +193,7 @@ impl Reactor {
         self.hand_over(outside);
         self.expire(outside);
         self.reap(outside);
+        self.check_held(outside);
         self.sleep = Sleep::Awake;
         if !self.has_work() && !outside.faults.hit(Fault::ParkLate) {
             self.park(outside);
@@ -250,12 +274,12 @@ impl Reactor {
 
     fn flush(&mut self, outside: &mut Outside) {
         while let Some(key) = self.shard.next_dirty() {
-            let Some(connection) = self.connections.get_mut(&key) else {
+            if !self.connections.contains_key(&key) {
                 continue;
-            };
+            }
             let now = outside.now;
             let offer: Vec<Vec<u8>> = match self.shard.outgoing(now, key, &self.arena) {
-                Outgoing::Nothing => continue,
+                Outgoing::Nothing => Vec::new(),
                 Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
                 Outgoing::Scattered(pieces) => pieces
                     .map(|piece| self.arena.bytes(piece).to_vec())
@@ -268,6 +292,14 @@ impl Reactor {
                     vec![parts.concat()]
                 }
             };
+            // What this turn brought may have gone behind a backlog.
+            self.note_backlog(outside, key);
+            if offer.is_empty() {
+                continue;
+            }
+            let Some(connection) = self.connections.get_mut(&key) else {
+                continue;
+            };
             outside.faults.mark(Mark::Scattered, offer.len() > 1);
             let (outcome, bytes) = outside.send(connection.peer, &offer);
             connection.taken += bytes.len();
@@ -275,10 +307,12 @@ impl Reactor {
             let number = connection.number;
             let is_read = self.shard.wants_input(key) || self.shard.has_held(key);
             self.shard.sent(now, key, &self.arena, outcome);
+            self.note_backlog(outside, key);
             if let SendOutcome::Failed(kind) = outcome {
                 self.send_failed(outside, key, number, kind, is_read);
             }
         }
+        self.note_stopped(outside);
         self.observe(outside, Moment::Flush);
     }
 
@@ -354,23 +388,16 @@ impl Reactor {
     }
 
     fn hand_over(&mut self, outside: &mut Outside) {
-        let stopped: Vec<_> = self
-            .connections
-            .keys()
-            .map(|key| self.shard.is_stopped(*key))
-            .collect();
         self.shard.hand_over(outside.now);
         outside
             .model
             .ledger
             .hand_over(self.id, self.shard.is_handed_over());
-        for (was_stopped, (key, connection)) in stopped.into_iter().zip(&self.connections) {
-            let is_stopped = self.shard.is_stopped(*key);
+        for (key, connection) in &self.connections {
+            let is_stopped = self.shard.is_stopped(*key) && !connection.was_stopped;
             outside.faults.mark(Mark::PublisherStopped, is_stopped);
-            outside
-                .model
-                .stopped(connection.number, was_stopped, is_stopped, outside.now);
         }
+        self.note_stopped(outside);
         self.resume();
         self.wind_down(outside);
     }

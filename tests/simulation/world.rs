@@ -145,6 +145,7 @@ impl World {
 
     /// A turn of one of them, if it would run.
     fn reactor(&mut self) {
+        self.tell();
         let count = self.reactors.len();
         let first = self.outside.faults.below(count);
         for reactor in (0..count).map(|offset| (first + offset) % count) {
@@ -176,6 +177,22 @@ impl World {
             }
         }
         self.check_turn(reactor);
+    }
+
+    /// What shards tell each other of slow consumers arrives, or later, and in its order.
+    fn tell(&mut self) {
+        for from in 0..self.reactors.len() {
+            let mut late = [false; 3];
+            for told in std::mem::take(self.reactors[from].told()) {
+                late[told.to] |= self.outside.faults.hit(Fault::PauseLate);
+                if late[told.to] {
+                    self.reactors[from].told().push_back(told);
+                } else if !self.reactors[told.to].is_finished(&self.outside) {
+                    let commands = &mut self.reactors[told.to].commands;
+                    commands.push_back(Command::Pause(told));
+                }
+            }
+        }
     }
 
     fn stall(&mut self) {
@@ -284,6 +301,7 @@ impl World {
             }
             let before = turns;
             for reactor in 0..self.reactors.len() {
+                self.tell();
                 let one = &mut self.reactors[reactor];
                 if one.is_finished(&self.outside) {
                     continue;
@@ -296,7 +314,12 @@ impl World {
                     turns += 1;
                 }
             }
-            if turns == before && !self.wait_for_backstop() {
+            self.tell();
+            let is_told = self
+                .reactors
+                .iter()
+                .all(|it| it.commands.is_empty() || it.is_finished(&self.outside));
+            if turns == before && is_told && !self.wait_for_backstop() {
                 return;
             }
             assert!(turns < TURNS_MAX, "it goes on for ever");

@@ -8,6 +8,7 @@ use hvlp::outbound::SlowConsumer;
 use hvlp::session::{CloseReason, SessionState};
 use hvlp::shard::Closed;
 
+use crate::account::is_lossless;
 use crate::model::{Ending, Model, Moment, Session};
 
 /// As much as a backlog takes at least.
@@ -84,7 +85,7 @@ impl Model {
     pub(crate) fn has_policies(&self, shard: usize) -> bool {
         let mut live = self.of_shard(shard).filter(|(_, session)| !session.is_told);
         self.expected[shard].dropped_by_policy > 0
-            || live.any(|(number, _)| self.ledger.policy(number) != SlowConsumer::Disconnect)
+            || live.any(|(number, _)| !is_lossless(self.ledger.policy(number)))
     }
 
     /// What a shard holds, of sessions that are about to end too.
@@ -108,10 +109,15 @@ impl Model {
 
     /// All that can be written in this turn was; `taken`: bytes that the socket has taken in it.
     pub(crate) fn owing(&mut self, number: u64, is_owed: bool, taken: usize, now: Timestamp) {
+        let pauses = self.ledger.policy(number) == SlowConsumer::Pause;
         let session = self.session(number);
-        if !is_owed {
+        if !is_owed || pauses {
             session.stalled_since = None;
+        }
+        if !is_owed {
             self.ledger.paid(number);
+        } else if pauses {
+            // Its pause has an end of its own, and nothing else counts.
         } else if taken > 0 || session.stalled_since.is_none() {
             session.stalled_since = Some(now);
         }
@@ -141,12 +147,15 @@ impl Model {
     fn overdue(&self, session: &Session, now: Timestamp) -> Option<CloseReason> {
         let is_over = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         let timeout = self.config.listener.progress_timeout;
+        let pause_max = self.config.listener.pause_max;
         if is_over(session.connect_due) {
             Some(CloseReason::ConnectTimeout)
         } else if is_over(session.frame_due) {
             Some(CloseReason::FrameTimeout)
         } else if is_over(session.stalled_since.map(|since| since + timeout)) {
             Some(CloseReason::SlowConsumerStalled)
+        } else if is_over(session.pausing_since.map(|since| since + pause_max)) {
+            Some(CloseReason::SlowConsumerPaused)
         } else {
             None
         }
@@ -176,7 +185,9 @@ impl Model {
         {
             session.connect_due = None;
             session.frame_due = None;
+            session.waits_for.clear();
         }
+        self.holds[shard].clear();
     }
 
     /// The shard has told how a session ended.
@@ -187,7 +198,7 @@ impl Model {
         assert!(!session.is_told, "session {number} ends once");
         let is_late = stopping.is_some_and(|deadline| deadline <= now);
         // What was lost before is no matter of the stop.
-        let loses = session.is_broken || self.ledger.policy(number) != SlowConsumer::Disconnect;
+        let loses = session.is_broken || !is_lossless(self.ledger.policy(number));
         let is_drained = stopping.is_some()
             && closed.reason == CloseReason::Shutdown
             && (is_late || loses || closed.dropped == 0);
@@ -211,16 +222,19 @@ impl Model {
         let policy = self.ledger.policy(number);
         self.ledger.closed(number, closed.dropped);
         let expected = &mut self.expected[shard];
-        match policy {
-            SlowConsumer::Disconnect => expected.dropped[reason as usize] += closed.dropped,
+        match is_lossless(policy) {
+            true => expected.dropped[reason as usize] += closed.dropped,
             // In its life by its policy, in the end by what ended it.
-            _ => expected.dropped_by_policy += closed.dropped,
+            false => expected.dropped_by_policy += closed.dropped,
         }
         expected.closed[closed.reason as usize] += 1;
         let session = self.session(number);
         session.is_told = true;
         session.is_held = false;
+        session.pausing_since = None;
+        session.waits_for.clear();
         session.topics.clear();
+        self.released(shard, number);
     }
 
     /// A slow consumer: so much has gathered that a bound may have been reached.
@@ -231,7 +245,7 @@ impl Model {
             }
             // Each of two generations, with its index, has half of the bound.
             (CloseReason::SlowConsumerBytes, SlowConsumer::Conflate) => true,
-            (CloseReason::SlowConsumerBytes, SlowConsumer::Disconnect) => {
+            (CloseReason::SlowConsumerBytes, SlowConsumer::Disconnect | SlowConsumer::Pause) => {
                 self.ledger.was_full(closed.number)
             }
             _ => false,
@@ -261,7 +275,9 @@ impl Session {
 /// How deliveries that a session did not get are counted, by what ended it.
 const fn drop_reason(reason: CloseReason) -> DropReason {
     match reason {
-        CloseReason::SlowConsumerBytes | CloseReason::SlowConsumerStalled => DropReason::SlowClose,
+        CloseReason::SlowConsumerBytes
+        | CloseReason::SlowConsumerStalled
+        | CloseReason::SlowConsumerPaused => DropReason::SlowClose,
         CloseReason::SlowConsumerEvicted => DropReason::Evicted,
         CloseReason::Shutdown => DropReason::Drain,
         _ => DropReason::SessionGone,

@@ -57,6 +57,8 @@ impl Reactor {
         let connections = &self.connections;
         self.lingering
             .retain(|(_, key)| connections.contains_key(key));
+        self.note_stopped(outside);
+        self.tell_of_pauses();
         self.shard.end_turn(&mut self.arena);
     }
 

@@ -132,6 +132,7 @@ impl Reactor {
         for command in std::mem::take(&mut self.commands) {
             match command {
                 Command::Stop => self.stop(outside),
+                Command::Pause(told) => self.apply_pause(outside, told),
                 Command::Resolve(number, verdict) => {
                     let resolution = self.resolutions.try_recv();
                     outside.model.resolved(number, verdict);
@@ -187,6 +188,7 @@ impl Reactor {
         outside
             .model
             .opened(number, self.id, key, policy, outside.now);
+        self.numbers.insert(key, number);
         self.connections.insert(
             key,
             Connection {
@@ -196,6 +198,7 @@ impl Reactor {
                 is_readable: false,
                 is_read_closed: false,
                 is_lingering: false,
+                was_stopped: false,
                 taken: 0,
             },
         );

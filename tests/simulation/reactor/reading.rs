@@ -141,6 +141,7 @@ impl Reactor {
         let is_same = had_begun && executed == 0;
         let is_held = self.shard.has_held(key);
         outside.model.kept(number, is_held, is_same, now);
+        self.note_stopped(outside);
         if self.shard.is_closing(key) {
             outside.model.not_held(number);
         }
