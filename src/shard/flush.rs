@@ -191,6 +191,7 @@ impl<H: SessionHandler> Shard<H> {
             return self.gone(key, Gone::Failed(kind));
         }
         self.drop_owed(key, DropReason::SessionGone);
+        self.end_pause(self.now, key);
         self.deadlines.progress.disarm(key.slot());
         if let Some(session) = self.sessions.get_mut(key) {
             session.outbound.broken = true;

@@ -207,8 +207,7 @@ impl Socket {
             return SendOutcome::Failed(ErrorKind::WriteZero);
         }
         if faults.hit(Fault::SendNoBuffers) {
-            self.is_lost = true;
-            return SendOutcome::Short(0);
+            return SendOutcome::NoBuffers(0);
         }
         let room = self.unread_max - self.unread;
         let limit = if faults.hit(Fault::SendFull) {

@@ -273,7 +273,7 @@ impl World {
 
     // ---- the end
 
-    /// Nothing goes wrong for a while, and everything that can be done without time passing is.
+    /// Nothing goes wrong for a while, and everything that can be done in no time is, or nearly.
     fn settle(&mut self) {
         self.note(Step::Settles);
         self.outside.faults.set_calm(true);
@@ -283,6 +283,9 @@ impl World {
         for peer in &mut self.outside.peers {
             peer.socket.recall();
         }
+        self.run_until_idle();
+        // A send that found no memory is made again after that.
+        self.outside.now = self.outside.now + Duration::from_millis(10);
         self.run_until_idle();
         while !self.outside.tickets.lock().unwrap().is_empty() {
             self.answer();
