@@ -168,7 +168,7 @@ impl<H: SessionHandler> Shard<H> {
                 self.retries.push_back((now + RETRY_AFTER, key));
                 (taken, false)
             }
-            SendOutcome::Failed(kind) => return self.send_failed(key, kind),
+            SendOutcome::Failed(kind) => return self.send_failed(now, key, kind),
         };
         self.counters.sends += u64::from(taken > 0);
         self.counters.short_sends += u64::from(!whole);
@@ -186,16 +186,17 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// After a reset the kernel still hands out what the peer had sent before: that is read first.
-    fn send_failed(&mut self, key: SessionKey, kind: io::ErrorKind) {
+    fn send_failed(&mut self, now: Timestamp, key: SessionKey, kind: io::ErrorKind) {
         if !is_reset(kind) || !self.wants_input(key) && !self.has_held(key) {
             return self.gone(key, Gone::Failed(kind));
         }
         self.drop_owed(key, DropReason::SessionGone);
-        self.end_pause(self.now, key);
         self.deadlines.progress.disarm(key.slot());
         if let Some(session) = self.sessions.get_mut(key) {
             session.outbound.broken = true;
         }
+        // Its backlog has gone; whoever waited for it may be whom it waits for.
+        self.end_pause(now, key);
     }
 
     /// Whether the socket takes nothing any more, and its input is all that is waited for.

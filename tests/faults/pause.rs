@@ -1,5 +1,6 @@
 //! `pause`: a subscriber that does not keep up holds whoever publishes to it, and nothing is lost.
 
+use std::io::ErrorKind;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -200,6 +201,27 @@ fn i9_a_held_publisher_is_not_late_with_its_frame() {
         Some(&CloseReason::FrameTimeout)
     );
     assert_eq!(world.ended.get(&slow), None);
+}
+
+#[test]
+fn i10_a_reader_whose_socket_has_failed_holds_nobody_while_its_input_is_read() {
+    let mut world = World::new(&[
+        "listener.slow_consumer=pause",
+        "listener.outbound_max=64KiB",
+    ]);
+    let slow = world.connected(wire::subscribe(&["a"]));
+    let publisher = world.connected([]);
+    let frames = wire::publish("a", [7; 250]).repeat(100);
+    while world.shard.wants_input(publisher) {
+        world.receive_with(publisher, &frames[..], &mut |_, _| SendOutcome::Short(0));
+        world.turn_with(&mut |_, _| SendOutcome::Short(0));
+    }
+    world.shard.writable(slow);
+    world.turn_with(&mut |_, _| SendOutcome::Failed(ErrorKind::ConnectionReset));
+    assert!(world.shard.is_broken(slow), "it is read to its end");
+    assert!(world.shard.wants_input(publisher));
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.ended.get(&slow), None, "it is not slow any more");
 }
 
 #[test]
