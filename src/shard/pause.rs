@@ -71,6 +71,11 @@ impl<H: SessionHandler> Shard<H> {
             || !pauses.changes.is_empty()
     }
 
+    /// How many waits there are: of each publisher here, one for each consumer that holds it.
+    pub fn wait_count(&self) -> usize {
+        self.pauses.waiting.values().map(BTreeSet::len).sum()
+    }
+
     /// Shard `from` has told this one about a consumer.
     pub fn apply_pause(&mut self, now: Timestamp, from: u8, change: PauseChange) {
         match change {

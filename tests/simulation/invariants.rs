@@ -252,6 +252,14 @@ fn check_bounds(reactor: &Reactor, world: &World) {
         held <= config.limits.held_total_max,
         "held input takes {held} bytes"
     );
+    // Of sessions that have ended none is left.
+    let waits = model.of_shard(reactor.id);
+    let waits: usize = waits.map(|(_, session)| session.waits_for.len()).sum();
+    assert_eq!(
+        reactor.shard.wait_count(),
+        waits,
+        "waits for slow consumers"
+    );
     assert!(
         reactor.shard.session_count() <= config.limits.sessions_max,
         "sessions"

@@ -35,8 +35,8 @@ impl Outside {
     pub(crate) fn new(seed: u64) -> Self {
         let mut faults = Faults::new(seed);
         let reactors = 1 + faults.below(3);
-        let config = config(&mut faults);
         let loses_nothing = faults.one_in(2);
+        let config = config(&mut faults, loses_nothing);
         Self {
             now: Timestamp::default(),
             reactors,
@@ -126,7 +126,7 @@ const LISTENERS: usize = 1 + POLICIES.len();
 const LOSSLESS_LISTENERS: usize = 3;
 
 /// Settings near their limits, so that a short run meets them.
-fn config(faults: &mut Faults) -> Config {
+fn config(faults: &mut Faults, loses_nothing: bool) -> Config {
     const BIG: usize = 1 << 20;
     let mut config = Config::default();
     let times = [2_000, 50_000, 1_000_000, 30_000_000, 30_000_000, 30_000_000];
@@ -137,7 +137,10 @@ fn config(faults: &mut Faults) -> Config {
     config.listener.progress_timeout = time(faults);
     config.listener.pause_max = time(faults);
     config.limits.error_window = time(faults);
-    config.listener.outbound_max = faults.pick(&[5_000, 7_000, 12_000, 70_000]);
+    // One chunk takes it all, so that a subscriber pauses as soon as its socket refuses anything.
+    // To make room among the oldest frames takes two.
+    let least = if loses_nothing { 2_000 } else { 5_000 };
+    config.listener.outbound_max = faults.pick(&[least, 5_000, 7_000, 12_000, 70_000]);
     for policy in POLICIES {
         let mut listen = format!("127.0.0.1:1?slow_consumer={policy}");
         if policy == SlowConsumer::Conflate {
