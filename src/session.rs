@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use thin_vec::ThinVec;
+
 use crate::deadline::Timestamp;
 use crate::label::labels;
 use crate::outbound::Outbound;
@@ -256,7 +258,7 @@ pub(crate) struct Session {
     pub(crate) foreign: Option<Foreign>,
     /// What was read and not yet parsed: the cut frame at the end of the last receive, or the rest
     /// of one receive that waits for the handler's answer or for the next turn.
-    pub(crate) remainder: Vec<u8>,
+    pub(crate) remainder: ThinVec<u8>,
     /// The remainder is input that was held: it counts as such, and is parsed from its beginning.
     pub(crate) holds: bool,
     pub(crate) errors: Option<Box<ErrorWindow>>,
@@ -286,7 +288,7 @@ impl Session {
             state: SessionState::WaitConnect,
             closing: None,
             foreign: None,
-            remainder: Vec::new(),
+            remainder: ThinVec::new(),
             holds: false,
             errors: None,
             frames_in: 0,

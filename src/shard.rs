@@ -20,6 +20,8 @@
 use std::collections::VecDeque;
 use std::io;
 
+use thin_vec::ThinVec;
+
 use crate::arena::Arena;
 use crate::config::{Config, Limits, ListenerConfig};
 use crate::deadline::Timestamp;
@@ -106,7 +108,7 @@ pub struct Shard<H> {
     put_off: Vec<SessionKey>,
     budget: Budget,
     /// Buffers of remainders, for the next session that needs one.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<ThinVec<u8>>,
     deadlines: Deadlines,
     /// Of the last look at the deadlines: as late as this turn or the one before.
     now: Timestamp,
@@ -463,7 +465,7 @@ impl<H: SessionHandler> Shard<H> {
         })
     }
 
-    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+    fn keep_spare(&mut self, mut buffer: ThinVec<u8>) {
         // A buffer that held a whole receive is not worth keeping.
         if (1..=SPARE_LEN_MAX).contains(&buffer.capacity()) && self.spare.len() < SPARE_MAX {
             buffer.clear();

@@ -149,7 +149,7 @@ impl<H: SessionHandler> Shard<H> {
         }
         if let Some(session) = self.sessions.get_mut(key) {
             self.held_total += rest.len();
-            session.remainder = rest.to_vec();
+            session.remainder = rest.into();
             session.holds = true;
         }
         true
