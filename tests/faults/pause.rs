@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use hvlp::handler::Open;
 use hvlp::packet::id;
-use hvlp::session::CloseReason;
+use hvlp::session::{CloseReason, SessionKey};
 use hvlp::shard::SendOutcome;
 
 use crate::support::memory::World;
@@ -162,8 +163,8 @@ fn i9_a_held_publisher_that_resets_ends_at_once_and_one_that_ends_is_executed_fi
     }
 }
 
-#[test]
-fn i9_a_held_publisher_is_not_late_with_its_frame() {
+/// A subscriber and a publisher in memory, and what the one sends of which the other takes nothing.
+fn pair() -> (World<Open>, [SessionKey; 2], Vec<u8>) {
     let mut world = World::new(&[
         "listener.slow_consumer=pause",
         "listener.outbound_max=64KiB",
@@ -171,6 +172,12 @@ fn i9_a_held_publisher_is_not_late_with_its_frame() {
     let slow = world.connected(wire::subscribe(&["a"]));
     let publisher = world.connected([]);
     let frames = wire::publish("a", [7; 250]).repeat(100);
+    (world, [slow, publisher], frames)
+}
+
+#[test]
+fn i9_a_held_publisher_is_not_late_with_its_frame() {
+    let (mut world, [slow, publisher], frames) = pair();
     let mut rounds = 0;
     while world.shard.wants_input(publisher) {
         world.receive_with(publisher, [&frames[..], &[5, 200]].concat(), &mut |_, _| {
@@ -205,13 +212,7 @@ fn i9_a_held_publisher_is_not_late_with_its_frame() {
 
 #[test]
 fn i10_a_reader_whose_socket_has_failed_holds_nobody_while_its_input_is_read() {
-    let mut world = World::new(&[
-        "listener.slow_consumer=pause",
-        "listener.outbound_max=64KiB",
-    ]);
-    let slow = world.connected(wire::subscribe(&["a"]));
-    let publisher = world.connected([]);
-    let frames = wire::publish("a", [7; 250]).repeat(100);
+    let (mut world, [slow, publisher], frames) = pair();
     while world.shard.wants_input(publisher) {
         world.receive_with(publisher, &frames[..], &mut |_, _| SendOutcome::Short(0));
         world.turn_with(&mut |_, _| SendOutcome::Short(0));

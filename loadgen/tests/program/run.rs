@@ -20,6 +20,17 @@ pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
 }
 
+/// What made a run invalid, but for the generator's own schedule: whether it kept that depends on
+/// what else runs here, and is no fault.
+pub fn faults(reasons: &Value) -> Vec<String> {
+    let reasons = reasons.as_array().unwrap().iter();
+    let reasons = reasons.map(|reason| reason.as_str().unwrap().to_owned());
+    let own = ["generator was", "were attempted"];
+    reasons
+        .filter(|reason| !own.iter().any(|own| reason.contains(own)))
+        .collect()
+}
+
 /// Ends the process when the test does.
 pub struct Running(pub Child);
 
