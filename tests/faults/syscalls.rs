@@ -137,9 +137,11 @@ fn d8_a_send_without_buffers_is_tried_again_and_loses_nothing() {
         "sendto:error=ENOBUFS:when=5+7",
         "sendmsg:error=ENOBUFS:when=2+7",
     ];
-    let process = Process::spawn(&mut faulty(&faults, &[]));
+    // The note of SIGTERM to the thread that waits for it is such a send too, of a library and from
+    // a signal handler on whichever thread: this daemon is ended otherwise.
+    let mut process = Process::spawn(&mut faulty(&faults, &[]));
     serves(&process, 20);
-    process.stop();
+    assert!(process.is_alive());
 }
 
 #[test]
@@ -147,8 +149,7 @@ fn d9_interrupted_calls_are_made_again_and_no_edge_is_lost() {
     if !has_strace() {
         return;
     }
-    // A thousand in a row, and every third. The note of SIGTERM to the thread that waits for it is
-    // such a send too, of a library and from a signal handler: this daemon is ended otherwise.
+    // A thousand in a row, and every third. Not ended by SIGTERM, for the reason above.
     let calls = ["accept4", "recvfrom", "sendto", "sendmsg", "epoll_wait"];
     for when in ["when=1..1000", "when=1+3"] {
         let faults: Vec<_> = calls
