@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use hvlp::arena::{Arena, Piece};
-use hvlp::outbound::{Bound, Outbound, Pieces, SlowConsumer};
+use hvlp::outbound::{Bound, Outbound, Pieces, SlowConsumer, Spares};
 use hvlp::packet::{Frame, FrameBuf};
 
 use world::{HandOver, Workload, World};
@@ -180,9 +180,10 @@ const OWED_MAX: Bound = Bound {
 fn backlog_push() -> Prepared {
     let mut arena = Arena::new();
     let owed = owed(&mut arena);
+    let mut spares = Spares::default();
     let walk = move || {
         let (pieces, mut outbound) = push(owed);
-        black_box(outbound.keep_rest(&pieces, &arena, 100, OWED_MAX));
+        black_box(outbound.keep_rest(&pieces, &arena, 100, OWED_MAX, &mut spares));
     };
     Prepared {
         items: OWED_FRAMES as u64,
@@ -197,17 +198,18 @@ fn backlog_advance() -> Prepared {
     let owed = owed(&mut arena);
     let ready = || {
         let (pieces, mut outbound) = push(owed);
-        outbound.keep_rest(&pieces, &arena, 0, OWED_MAX);
+        outbound.keep_rest(&pieces, &arena, 0, OWED_MAX, &mut Spares::default());
         outbound
     };
     let mut backlogs: Vec<_> = (0..WARMUP_WALKS + WALKS).map(|_| ready()).collect();
     let len = owed.len();
+    let mut spares = Spares::default();
     let walk = move || {
         let mut outbound = backlogs.pop().expect("one for each walk");
         let mut left = len;
         while left > 0 {
             let taken = left.min(STEP_LEN);
-            black_box(outbound.advance(taken));
+            black_box(outbound.advance(taken, &mut spares));
             left -= taken;
         }
     };

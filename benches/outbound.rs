@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 use hvlp::arena::{Arena, Piece};
-use hvlp::outbound::{Bound, Outbound, Pieces, SlowConsumer};
+use hvlp::outbound::{Bound, Outbound, Pieces, SlowConsumer, Spares};
 use hvlp::packet::FrameBuf;
 
 const FRAMES: usize = 1_000;
@@ -68,7 +68,13 @@ fn outbound(criterion: &mut Criterion) {
         bencher.iter_batched(
             || owed(&neighbours),
             |(pieces, mut outbound)| {
-                black_box(outbound.keep_rest(&pieces, &arena, 100, OWED_MAX));
+                black_box(outbound.keep_rest(
+                    &pieces,
+                    &arena,
+                    100,
+                    OWED_MAX,
+                    &mut Spares::default(),
+                ));
                 outbound
             },
             BatchSize::SmallInput,
@@ -78,11 +84,11 @@ fn outbound(criterion: &mut Criterion) {
         bencher.iter_batched(
             || {
                 let (pieces, mut outbound) = owed(&neighbours);
-                outbound.keep_rest(&pieces, &arena, 0, OWED_MAX);
+                outbound.keep_rest(&pieces, &arena, 0, OWED_MAX, &mut Spares::default());
                 outbound
             },
             |mut outbound| {
-                black_box(outbound.advance(FRAMES / 2 * 81 + 40));
+                black_box(outbound.advance(FRAMES / 2 * 81 + 40, &mut Spares::default()));
                 outbound
             },
             BatchSize::SmallInput,

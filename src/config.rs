@@ -14,6 +14,7 @@ mod memory;
 
 pub use keys::{ConfigError, KEYS, Key, Unit};
 pub use memory::MemoryBound;
+pub(crate) use memory::{SESSION, SUBSCRIPTION, TOPIC};
 
 #[cfg(feature = "control")]
 mod admin;
@@ -153,10 +154,14 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// `limits.topics_max`
     pub topics_max: usize,
+    /// `limits.topic_bytes_max`
+    pub topic_bytes_max: usize,
     /// `limits.error_budget`
     pub error_budget: usize,
     /// `limits.error_window`
     pub error_window: Duration,
+    /// `limits.accepts_per_second`
+    pub accepts_per_second: usize,
     /// `limits.accept_per_turn`
     pub accept_per_turn: usize,
     /// `limits.read_per_session`
@@ -171,6 +176,8 @@ pub struct Limits {
     pub pieces_per_turn: usize,
     /// `limits.mesh_spill_max`
     pub mesh_spill_max: usize,
+    /// `limits.lag_warn`
+    pub lag_warn: Duration,
 }
 
 impl Config {
@@ -237,8 +244,11 @@ impl Default for Limits {
             subscriptions_per_session_max: 65_536,
             subscriptions_max: 2_000_000,
             topics_max: 1_000_000,
+            // A million of more than 130 bytes each: names in telemetry have 20 to 60.
+            topic_bytes_max: 128 * MIB,
             error_budget: 64,
             error_window: Duration::from_secs(10),
+            accepts_per_second: 10_000,
             accept_per_turn: 64,
             read_per_session: 256 * KIB,
             read_per_turn: MIB,
@@ -248,6 +258,7 @@ impl Default for Limits {
             deliver_per_turn: 128 * MIB,
             pieces_per_turn: 262_144,
             mesh_spill_max: 512 * KIB,
+            lag_warn: Duration::from_millis(100),
         }
     }
 }

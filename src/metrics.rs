@@ -2,92 +2,11 @@
 //!
 //! Plain numbers, owned by one shard and written by one thread. Others get copies.
 
-use crate::label::labels;
-use crate::packet::PacketError;
 use crate::session::{CloseReason, SessionState};
 
-labels! {
-    /// Why a whole frame was discarded.
-    pub enum DiscardCause {
-        /// PUBLISH without a payload.
-        EmptyPublish = "empty_publish",
-        /// A topic longer than the rest of its frame.
-        TopicOverrun = "topic_overrun",
-        /// A topic that is not UTF-8.
-        TopicNotUtf8 = "topic_not_utf8",
-        /// An id that the protocol does not have.
-        UnknownId = "unknown_id",
-        /// Anything but CONNECT came before CONNECT.
-        BeforeConnect = "before_connect",
-        /// The handler said so; not charged to the error budget.
-        Denied = "denied",
-    }
-}
+mod labels;
 
-impl From<PacketError> for DiscardCause {
-    fn from(error: PacketError) -> Self {
-        match error {
-            PacketError::EmptyPublish => Self::EmptyPublish,
-            PacketError::TopicOverrun => Self::TopicOverrun,
-            PacketError::TopicNotUtf8 => Self::TopicNotUtf8,
-        }
-    }
-}
-
-labels! {
-    /// Why a matched delivery was not written. There is no `other`.
-    pub enum DropReason {
-        /// A slow consumer's backlog was full, and this was new.
-        QueueFull = "queue_full",
-        /// A slow consumer's backlog was full, and this was the oldest.
-        Displaced = "displaced",
-        /// A slow consumer had not got it when a newer one of its topic came.
-        Conflated = "conflated",
-        /// A slow consumer was closed.
-        SlowClose = "slow_close",
-        /// The largest backlog was closed, because all together were too large.
-        Evicted = "evicted",
-        /// The session closed for any other reason.
-        SessionGone = "session_gone",
-        /// The broker stopped before the session took it.
-        Drain = "drain",
-        /// No memory.
-        NoMemory = "no_memory",
-    }
-}
-
-impl DropReason {
-    /// How the deliveries that a closed session was still owed are counted.
-    pub const fn of_close(reason: CloseReason) -> Self {
-        match reason {
-            CloseReason::SlowConsumerBytes
-            | CloseReason::SlowConsumerStalled
-            | CloseReason::SlowConsumerPaused => Self::SlowClose,
-            CloseReason::SlowConsumerEvicted => Self::Evicted,
-            CloseReason::Shutdown => Self::Drain,
-            CloseReason::NoMemory => Self::NoMemory,
-            _ => Self::SessionGone,
-        }
-    }
-}
-
-labels! {
-    /// Why a connection was closed before it had a session.
-    pub enum RefuseReason {
-        /// `sessions_max` is reached.
-        SessionsMax = "sessions_max",
-        /// Its address has `sessions_per_address_max`.
-        PerAddress = "per_address",
-        /// No descriptor is free.
-        NoDescriptors = "no_descriptors",
-        /// The kernel would not watch the socket.
-        RegisterFailed = "register_failed",
-        /// The reactor that it was given to has too many to adopt already.
-        Overload = "overload",
-        /// The broker is stopping.
-        Stopping = "stopping",
-    }
-}
+pub use labels::{AdminRefusal, DiscardCause, DropReason, Overload, RefuseReason};
 
 /// Packets by id, 1 to 5.
 const PACKET_NAMES: [&str; 5] = [
@@ -135,6 +54,7 @@ labelled!(DiscardCause, frames_discarded, discarded, count_discarded);
 labelled!(DropReason, deliveries_dropped, dropped, count_dropped);
 labelled!(CloseReason, sessions_closed, closed, count_closed);
 labelled!(RefuseReason, sessions_refused, refused, count_refused);
+labelled!(Overload, overload_state, overload, count_overload);
 labelled!(SessionState, sessions, in_state, count_in_state);
 
 /// Whether a metric only grows.
@@ -253,6 +173,8 @@ counters! {
         short_sends sum Counter "short_sends_total" REACTOR, "Sends of which the kernel did not take everything.";
         bytes_out sum Counter "bytes_out_total" REACTOR, "Bytes that the kernel took.";
         read_budget_exhausted sum Counter "read_budget_exhausted_total" REACTOR, "Sessions put off to the next turn.";
+        lags sum Counter "loop_lags_total" REACTOR, "Turns that took longer than limits.lag_warn, or began so much later than they should have.";
+        accept_rests sum Counter "accept_rests_total" "", "Times that accepting rested, because limits.accepts_per_second was reached.";
         stale_events sum Counter "stale_events_total" REACTOR, "Events for a session that had ended.";
         mesh_bytes sum Counter "mesh_bytes_total" REACTOR, "Bytes handed over to other reactors, their headers included.";
         doorbells sum Counter "doorbells_total" REACTOR, "Other reactors woken, because something was handed over to them or there is room again.";
@@ -266,13 +188,16 @@ counters! {
         deliveries_written sum Counter "deliveries_written_total" "", "Deliveries whose last byte the kernel took.";
         deliveries_owed sum Gauge "deliveries_owed" "", "Deliveries neither written nor dropped yet.";
         topics sum Gauge "topics" "", "Topics that somebody is subscribed to.";
+        topic_bytes sum Gauge "topic_bytes" "", "Lengths of the names of topics, once for each reactor with a subscriber.";
         subscriptions sum Gauge "subscriptions" "", "Pairs of a session and a topic that it is subscribed to.";
         publishers_paused sum Gauge "publishers_paused" "", "Sessions that are not read until a reactor or a slow subscriber has room.";
         backlog_bytes sum Gauge "backlog_bytes" "", "What sessions are owed and their sockets have refused, overhead included.";
         backlog_bytes_max_session max Gauge "backlog_bytes_max_session" "", "The part of backlog_bytes that belongs to the session with the most.";
+        accounted_bytes sum Gauge "accounted_bytes" "", "What sessions, topics, subscriptions, backlogs and held input take, by account.";
         held_bytes sum Gauge "held_bytes" "", "Input that waits for an answer to its CONNECT.";
     }
     labelled {
+        overload_state Gauge "overload_state" "limit" Overload::NAMES, "Reactors that are at a limit or not well below it yet, by limit.";
         sessions Gauge "sessions" "state" SessionState::NAMES, "Slots of sessions that are taken, by state.";
         packets_accepted Counter "packets_accepted_total" "type" PACKET_NAMES, "Packets that took effect, by type.";
         frames_discarded Counter "frames_discarded_total" "cause" DiscardCause::NAMES, "Whole frames discarded, by cause.";
@@ -305,32 +230,6 @@ impl Counters {
     }
 }
 
-labels! {
-    /// What the admin endpoint refused, and why.
-    pub enum AdminRefusal {
-        /// As many connections as there may be were being answered; this one was closed.
-        ConnectionsMax = "connections_max",
-        /// Its request was not whole when a newer connection needed its place.
-        Displaced = "displaced",
-        /// A request's head of more than 4 KiB: 431.
-        HeadMax = "head_max",
-        /// A request's head that was not whole after 2 s.
-        HeadTimeout = "head_timeout",
-        /// An answer that was not taken in time.
-        AnswerTimeout = "answer_timeout",
-        /// What is not HTTP: 400.
-        Malformed = "malformed",
-        /// Another method than GET and HEAD: 405.
-        Method = "method",
-        /// A `Host` that is not this host: 421.
-        Host = "host",
-        /// A path that does not exist: 404.
-        Path = "path",
-        /// What an address that others can reach does not serve: 403.
-        Forbidden = "forbidden",
-    }
-}
-
 /// What the process has beside the counters of its reactors, in the order in which it is shown.
 pub const PROCESS: &[Metric] = &[
     process(
@@ -352,6 +251,16 @@ pub const PROCESS: &[Metric] = &[
         "1 if the reactor answered within a second or has ended in order, 0 if not; its numbers \
          are then the last known.",
     ),
+    Metric {
+        values: &["bound", "limit"],
+        ..process(
+            "memory_limit_bytes",
+            Kind::Gauge,
+            "kind",
+            "The sum of all limits, which is what the process may come to take, and \
+             limits.memory_max, which it must not exceed.",
+        )
+    },
     process(
         "backlog_limit_bytes",
         Kind::Gauge,

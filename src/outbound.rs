@@ -8,9 +8,11 @@ use crate::label::labels;
 use crate::packet::Frame;
 
 mod backlog;
+mod buffer;
 mod latest;
 
 pub use backlog::Backlog;
+pub use buffer::Spares;
 
 labels! {
     /// What becomes of a subscriber that does not keep up, once its backlog has reached its bound.
@@ -184,11 +186,11 @@ impl Outbound {
     }
 
     /// The socket took `taken` bytes of the backlog; returns how many frames that completed.
-    pub fn advance(&mut self, taken: usize) -> u64 {
+    pub fn advance(&mut self, taken: usize, spares: &mut Spares) -> u64 {
         let Some(backlog) = self.backlog.as_mut() else {
             return 0;
         };
-        let frames = backlog.advance(taken);
+        let frames = backlog.advance(taken, spares);
         if backlog.is_empty() {
             self.backlog = None;
         }
@@ -203,6 +205,7 @@ impl Outbound {
         arena: &Arena,
         taken: usize,
         bound: Bound,
+        spares: &mut Spares,
     ) -> Kept {
         let head = self.head;
         let frames = self.take_pieces();
@@ -217,9 +220,9 @@ impl Outbound {
             kept.written += whole;
             if kept.refused.is_none() {
                 let (begun, rest) = split_begun(&bytes[whole_len..], skip - whole_len);
-                kept.refused = backlog.push_begun(begun, bound.bytes_max).err();
+                kept.refused = backlog.push_begun(begun, bound.bytes_max, spares).err();
                 if kept.refused.is_none() {
-                    kept.push(&mut backlog, rest, bound);
+                    kept.push(&mut backlog, rest, bound, spares);
                 }
             }
         }
@@ -250,18 +253,18 @@ pub struct Kept {
 
 impl Kept {
     /// Adds whole frames to a backlog as its bound says.
-    fn push(&mut self, backlog: &mut Backlog, frames: &[u8], bound: Bound) {
+    fn push(&mut self, backlog: &mut Backlog, frames: &[u8], bound: Bound, spares: &mut Spares) {
         let (gone, kept) = match bound.policy {
             SlowConsumer::Disconnect | SlowConsumer::DropNewest => {
-                let kept = backlog.push(frames, bound.bytes_max);
+                let kept = backlog.push(frames, bound.bytes_max, spares);
                 (0, kept.map_err(|left| left.why))
             }
             SlowConsumer::Pause => {
                 // What was read before its publishers were held comes on top.
-                let kept = backlog.push(frames, bound.bytes_max.saturating_mul(2));
+                let kept = backlog.push(frames, bound.bytes_max.saturating_mul(2), spares);
                 (0, kept.map_err(|left| left.why))
             }
-            SlowConsumer::DropOldest => backlog.push_displacing(frames, bound.bytes_max),
+            SlowConsumer::DropOldest => backlog.push_displacing(frames, bound.bytes_max, spares),
             SlowConsumer::Conflate => backlog.push_latest(frames, bound.bytes_max),
         };
         match bound.policy {
@@ -317,7 +320,7 @@ mod tests {
                 break;
             }
             bytes.extend_from_slice(&chunk[..taken]);
-            written += backlog.advance(taken);
+            written += backlog.advance(taken, &mut Spares::default());
         }
         (bytes, written)
     }
@@ -332,7 +335,7 @@ mod tests {
         let piece = arena.push(bytes);
         let frames = u32::try_from(whole_frames(bytes, usize::MAX).1).unwrap();
         outbound.push(&mut pieces, piece, frames).unwrap();
-        outbound.keep_rest(&pieces, &arena, taken, bound)
+        outbound.keep_rest(&pieces, &arena, taken, bound, &mut Spares::default())
     }
 
     #[test]
@@ -370,7 +373,7 @@ mod tests {
             outbound.push(&mut pieces, b, 400).unwrap();
             assert_eq!(pieces.len(), 1);
             let bound = bound(SlowConsumer::Disconnect, 1 << 20);
-            let kept = outbound.keep_rest(&pieces, &arena, 0, bound);
+            let kept = outbound.keep_rest(&pieces, &arena, 0, bound, &mut Spares::default());
             assert_eq!(kept, Kept::default());
             assert_eq!(outbound.owed(), 800 * (turn + 1));
             arena.end_turn();
@@ -425,7 +428,7 @@ mod tests {
         assert_eq!((first.refused, second.dropped), (Some(Refused::Full), 100));
         let kept = 500 - u32::try_from(first.dropped).unwrap();
         let (bytes, _) = drain(&mut outbound, 1000);
-        outbound.advance(0);
+        outbound.advance(0, &mut Spares::default());
         outbound.backlog = None;
         keep(&mut outbound, &turn(600..610), 0, bound);
         let (later, _) = drain(&mut outbound, 1000);
@@ -476,7 +479,7 @@ mod tests {
         // The socket takes a part of them: these are not replaced any more.
         outbound.backlog.as_mut().unwrap().freeze();
         let begun = outbound.backlog.as_ref().unwrap().chunks().next().unwrap()[..5000].to_vec();
-        let written = outbound.advance(5000);
+        let written = outbound.advance(5000, &mut Spares::default());
         assert_eq!(turn(&mut outbound), 999);
         assert_eq!(outbound.owed(), 2002 - written);
         let (frozen, _) = drain(&mut outbound, usize::MAX);

@@ -37,6 +37,8 @@ pub(crate) use name::is_same;
 #[derive(Debug, Default)]
 pub struct Register {
     topics: Slab<Topic>,
+    /// The lengths of their names together.
+    topic_bytes: usize,
     /// Indices into `topics`, found by the topic's name: the name is stored once.
     names: HashTable<u32>,
     /// By slot.
@@ -264,6 +266,11 @@ impl Register {
         self.topics.len()
     }
 
+    /// How long the names of all topics are together, in bytes.
+    pub const fn topic_bytes(&self) -> usize {
+        self.topic_bytes
+    }
+
     /// How many subscriptions there are, over all sessions.
     pub fn subscription_count(&self) -> usize {
         self.links.len()
@@ -348,6 +355,7 @@ impl Register {
 
     fn add_topic(&mut self, interest: Interest) -> u32 {
         let hash = self.hash(interest.topic());
+        self.topic_bytes += interest.topic().len();
         let topic = position(self.topics.insert(Topic {
             interest,
             subscribers: SmallVec::new(),
@@ -367,6 +375,7 @@ impl Register {
     fn remove_topic(&mut self, topic: u32) -> Interest {
         let interest = self.topics.remove(topic as usize).interest;
         let hash = self.hash(interest.topic());
+        self.topic_bytes -= interest.topic().len();
         let entry = self.names.find_entry(hash, |&found| found == topic);
         entry.expect("a topic has a name").remove();
         interest
@@ -467,6 +476,8 @@ mod tests {
                 }
                 let all: BTreeSet<_> = model.values().flatten().cloned().collect();
                 prop_assert_eq!(register.topic_count(), all.len());
+                let bytes: usize = all.iter().map(String::len).sum();
+                prop_assert_eq!(register.topic_bytes(), bytes);
                 prop_assert_eq!(
                     register.subscription_count(),
                     model.values().map(BTreeSet::len).sum::<usize>()

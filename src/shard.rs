@@ -27,17 +27,19 @@ use crate::config::{Config, Limits, ListenerConfig};
 use crate::deadline::Timestamp;
 use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
 use crate::metrics::{Counters, DropReason, RefuseReason};
-use crate::outbound::{Bound, Pieces};
+use crate::outbound::{Bound, Pieces, Spares};
 use crate::register::Register;
 use crate::session::{
-    CloseReason, Foreign, ListenerId, Peer, Session, SessionInfo, SessionKey, SessionState,
-    Sessions,
+    CloseReason, Foreign, ListenerId, Peer, Session, SessionKey, SessionState, Sessions,
 };
 
+mod account;
 mod budget;
 mod deadlines;
 mod drain;
 mod flush;
+mod inspect;
+mod overload;
 mod parse;
 mod pause;
 mod receive;
@@ -45,9 +47,12 @@ mod remote;
 mod requests;
 mod run;
 
+use account::Account;
+pub use account::Accounts;
 use budget::Budget;
 use deadlines::Deadlines;
 pub use flush::{Outgoing, SendOutcome};
+pub(crate) use overload::Overloads;
 pub use pause::PauseChange;
 use pause::Pauses;
 use remote::Remote;
@@ -87,6 +92,8 @@ pub struct Shard<H> {
     shard_count: u64,
     /// None if there is one shard: then nothing of it is ever looked at.
     remote: Option<Remote>,
+    /// None where nobody asks.
+    account: Option<Account>,
     handler: H,
     resolver: Resolver,
     limits: Limits,
@@ -109,6 +116,7 @@ pub struct Shard<H> {
     budget: Budget,
     /// Buffers of remainders, for the next session that needs one.
     spare: Vec<ThinVec<u8>>,
+    spare_chunks: Spares,
     deadlines: Deadlines,
     /// Of the last look at the deadlines: as late as this turn or the one before.
     now: Timestamp,
@@ -119,6 +127,7 @@ pub struct Shard<H> {
     draining: bool,
     /// Nor does anything come from other shards.
     ending: bool,
+    overloads: Overloads,
     counters: Counters,
 }
 
@@ -139,6 +148,7 @@ impl<H: SessionHandler> Shard<H> {
             id,
             shard_count: u64::from(count),
             remote: None,
+            account: None,
             handler,
             resolver,
             limits: config.limits.clone(),
@@ -155,6 +165,7 @@ impl<H: SessionHandler> Shard<H> {
             put_off: Vec::new(),
             budget: Budget::of(&config.limits),
             spare: Vec::new(),
+            spare_chunks: Spares::default(),
             deadlines: Deadlines::new(&listeners),
             now: Timestamp::default(),
             pauses: Pauses::default(),
@@ -162,6 +173,7 @@ impl<H: SessionHandler> Shard<H> {
             held_total: 0,
             draining: false,
             ending: false,
+            overloads: Overloads::default(),
             counters: Counters::default(),
         }
     }
@@ -299,6 +311,16 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.doorbells_missed += 1;
     }
 
+    /// Counts a turn that was late, or long.
+    pub const fn count_lag(&mut self) {
+        self.counters.lags += 1;
+    }
+
+    /// Counts a rest of accepting.
+    pub const fn count_accept_rest(&mut self) {
+        self.counters.accept_rests += 1;
+    }
+
     /// Counts sessions whose reading goes on in the next turn.
     pub const fn count_read_budget_exhausted(&mut self, sessions: usize) {
         self.counters.read_budget_exhausted += sessions as u64;
@@ -309,6 +331,7 @@ impl<H: SessionHandler> Shard<H> {
     pub fn expire(&mut self, now: Timestamp) {
         self.now = now;
         self.retry(now);
+        self.settle_overloads();
         while let Some((slot, reason)) = self.deadlines.pop_expired(now) {
             if let Some(key) = self.sessions.key_at(slot) {
                 self.close(key, reason);
@@ -408,61 +431,6 @@ impl<H: SessionHandler> Shard<H> {
             remote.give_back(arena.take_batches());
         }
         arena.end_turn();
-    }
-
-    /// The counters, with what is owed and held as it is now.
-    pub fn counters(&self) -> Counters {
-        let mut counters = Counters {
-            topics: self.register.topic_count() as u64,
-            subscriptions: self.register.subscription_count() as u64,
-            backlog_bytes: self.backlog_total as u64,
-            held_bytes: self.held_total as u64,
-            ..self.counters.clone()
-        };
-        for (_, session) in self.sessions.iter() {
-            let backlog = session.outbound.backlog_bytes() as u64;
-            counters.deliveries_owed += session.outbound.owed();
-            counters.backlog_bytes_max_session = counters.backlog_bytes_max_session.max(backlog);
-            counters.publishers_paused += u64::from(session.is_stopped());
-            counters.count_in_state(session.state, 1);
-        }
-        if let Some(remote) = &self.remote {
-            (counters.mesh_bytes, counters.doorbells) = remote.mesh.totals();
-            counters.mesh_spill_bytes = remote.mesh.spill_total() as u64;
-        }
-        counters
-    }
-
-    /// Who wants what, here.
-    pub const fn register(&self) -> &Register {
-        &self.register
-    }
-
-    /// How many slots are taken.
-    pub const fn session_count(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// What is known of each session that has not ended.
-    pub fn sessions(&self) -> impl Iterator<Item = (SessionKey, SessionInfo)> {
-        let live = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.closing.is_none());
-        live.map(|(key, session)| {
-            let info = SessionInfo {
-                number: session.number,
-                peer: session.peer,
-                state: session.state,
-                since: session.opened,
-                topics: self.register.topics(key).map(String::from).collect(),
-                frames_in: session.frames_in,
-                deliveries: session.deliveries,
-                owed: session.outbound.owed(),
-                backlog_bytes: session.outbound.backlog_bytes(),
-            };
-            (key, info)
-        })
     }
 
     fn keep_spare(&mut self, mut buffer: ThinVec<u8>) {

@@ -86,7 +86,12 @@ impl BrokerHandle {
         endpoint: Endpoint,
         config: &Config,
     ) -> Result<(), BrokerError> {
-        let facts = Facts::new(&self.addresses, endpoint.address(), config);
+        let facts = Facts::new(
+            &self.addresses,
+            endpoint.address(),
+            config,
+            self.memory.clone(),
+        );
         let control = Control::start(endpoint, facts, Arc::clone(&self.peers));
         self.control = Some(control.map_err(BrokerError::Start)?);
         Ok(())

@@ -19,7 +19,7 @@ use crate::handler::{Open, SessionHandler};
 use crate::mesh::Mesh;
 use crate::metrics::Counters;
 use crate::reactor::{Listener, Loop, Peers, Reactor};
-use crate::shard::Shard;
+use crate::shard::{Accounts, Shard};
 
 #[cfg(feature = "control")]
 mod admin;
@@ -140,7 +140,7 @@ impl<H: SessionHandler> Builder<H> {
         // Behind the listeners: a port that both want is theirs.
         #[cfg(feature = "control")]
         let endpoint = admin::bind(&self.config.admin)?;
-        let reactors = self.reactors(listeners, for_process);
+        let reactors = self.reactors(listeners, &memory, for_process);
         let reactors = reactors.map_err(BrokerError::Start)?;
         #[cfg_attr(
             not(feature = "control"),
@@ -155,13 +155,19 @@ impl<H: SessionHandler> Builder<H> {
     }
 
     /// One reactor per thread to be, the first of them with the listeners.
-    fn reactors(&self, listeners: Vec<Listener>, for_process: bool) -> io::Result<Reactors<H>> {
+    fn reactors(
+        &self,
+        listeners: Vec<Listener>,
+        memory: &MemoryBound,
+        for_process: bool,
+    ) -> io::Result<Reactors<H>> {
         let config = share(&self.config);
         let count = config.reactors + usize::from(for_process);
         let loops = (0..count).map(|_| Loop::new());
         let loops = loops.collect::<Result<Vec<_>, _>>()?;
         let mailboxes = loops.iter().map(Loop::mailbox).collect();
-        let peers = Peers::new(mailboxes, config.reactors, &config.limits);
+        let accounts = Accounts::new(memory, config.limits.memory_max.is_none());
+        let peers = Peers::new(mailboxes, config.reactors, &config.limits, accounts);
         let mut seats = Seat::between(loops, &peers).into_iter();
 
         let mut listeners = Some(listeners);
@@ -257,8 +263,9 @@ impl Seat {
         } = self;
         let count = u8::try_from(peers.mailboxes.len()).expect("at most 64");
         let directory = Arc::clone(&peers.directory);
+        let accounts = Arc::clone(&peers.accounts);
         let shard = |resolver| {
-            let shard = Shard::new(id, count, config, handler, resolver);
+            let shard = Shard::new(id, count, config, handler, resolver).with_accounts(accounts);
             match mesh {
                 Some(mesh) => shard.with_peers(directory, mesh),
                 None => shard,
@@ -279,6 +286,7 @@ fn share(config: &Config) -> Config {
         &mut limits.held_total_max,
         &mut limits.subscriptions_max,
         &mut limits.topics_max,
+        &mut limits.topic_bytes_max,
     ] {
         *bound = bound.div_ceil(config.reactors);
     }

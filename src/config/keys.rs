@@ -142,7 +142,8 @@ keys! {
     "limits.count_this_host" Flag limits.count_this_host flag [0, 1]
         "whether that holds for loopback and unix sockets too, all of them as one address",
     "limits.memory_max" Size limits.memory_max optional_number [64 * K * K, 1 << 50]
-        "what the process may take; absent, what its control group may, and half of the host's",
+        "what this broker may take; absent, what its control group may or half of the host's, with \
+         all other brokers of the process",
     "limits.outbound_total_max" Size limits.outbound_total_max number [64 * K, TIB]
         "all backlogs together; the largest is closed first",
     "limits.held_total_max" Size limits.held_total_max number [64 * K, TIB]
@@ -154,10 +155,14 @@ keys! {
         "subscriptions of all sessions; one costs up to 96 bytes",
     "limits.topics_max" Count limits.topics_max number [1, ANY]
         "distinct topics; one costs up to 96 bytes and its name",
+    "limits.topic_bytes_max" Size limits.topic_bytes_max number [64 * K, TIB]
+        "the names of all of them together",
     "limits.error_budget" Count limits.error_budget number [1, 65_536]
         "discarded frames within error_window that close a session",
     "limits.error_window" Duration limits.error_window time [MICROSECOND, DAY]
         "how long a discarded frame counts",
+    "limits.accepts_per_second" Count limits.accepts_per_second number [1, 1_000_000]
+        "connections accepted in all; more wait in the kernel, so that a flood starves nobody",
     "limits.accept_per_turn" Count limits.accept_per_turn number [1, 65_536]
         "connections accepted before sessions have their turn",
     "limits.read_per_session" Size limits.read_per_session number [4 * K, 256 * K]
@@ -172,6 +177,8 @@ keys! {
         "stretches owed before everyone has their turn; 16 bytes of memory each",
     "limits.mesh_spill_max" Size limits.mesh_spill_max number [64 * K, ANY]
         "what may wait for one full reactor before no session of this one is read",
+    "limits.lag_warn" Duration limits.lag_warn time [MICROSECOND, DAY]
+        "a turn that takes longer, or begins so much later than it should, is counted as a lag",
 }
 
 impl Key {

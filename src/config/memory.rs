@@ -11,16 +11,17 @@ use crate::mesh::RING_BYTES_MAX;
 
 /// Code, tables of fixed size, logs, the control plane.
 const BASE: usize = 64 * MIB;
-/// Of each reactor, beside what its turn reads and owes: staging, events, spare arena segments.
-const REACTOR: usize = 3 * MIB;
+/// Of each reactor, beside what its turn reads and owes: staging, events, spare arena segments and
+/// chunks.
+const REACTOR: usize = 4 * MIB;
 /// A stretch owed to a session.
 const PIECE: usize = 16;
 /// A session's slot, its entries in tables by slot, and a cut frame.
-const SESSION: usize = 160 + 96 + 256;
-/// A topic in its tables, and the longest name.
-const TOPIC: usize = 96 + 254;
+pub(crate) const SESSION: usize = 160 + 96 + 256;
+/// A topic in its tables, its name apart.
+pub(crate) const TOPIC: usize = 96;
 /// A subscription, twice while its table grows.
-const SUBSCRIPTION: usize = 2 * 48;
+pub(crate) const SUBSCRIPTION: usize = 2 * 48;
 
 /// What the process may take at most, by what takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +36,16 @@ struct Term {
     /// The key whose value decides it.
     key: &'static str,
     bytes: usize,
+    /// Whether it is taken whoever comes.
+    is_fixed: bool,
 }
 
 /// The limits that are lowered where memory is short, as long as they are the defaults.
-const SHRINKING: [fn(&mut Limits) -> &mut usize; 5] = [
+const SHRINKING: [fn(&mut Limits) -> &mut usize; 6] = [
     |limits| &mut limits.outbound_total_max,
     |limits| &mut limits.held_total_max,
     |limits| &mut limits.topics_max,
+    |limits| &mut limits.topic_bytes_max,
     |limits| &mut limits.subscriptions_max,
     |limits| &mut limits.sessions_max,
 ];
@@ -57,13 +61,27 @@ impl MemoryBound {
         let shares = |total: usize| total.div_ceil(config.reactors).saturating_mul(reactors);
         let turn = limits.read_per_turn + limits.pieces_per_turn * PIECE;
         let pairs = reactors * (reactors - 1);
-        let term = |name, key, bytes| Term { name, key, bytes };
+        let term = |name, key, bytes| Term {
+            name,
+            key,
+            bytes,
+            is_fixed: false,
+        };
+        let fixed = |name, key, bytes| Term {
+            is_fixed: true,
+            ..term(name, key, bytes)
+        };
         let terms = vec![
-            term("code, fixed tables, logs", "reactors", BASE),
-            term(
+            fixed("code, fixed tables, logs", "reactors", BASE),
+            fixed(
                 "turns",
                 "limits.pieces_per_turn",
                 reactors.saturating_mul(REACTOR + turn),
+            ),
+            fixed(
+                "between reactors",
+                "limits.mesh_spill_max",
+                pairs.saturating_mul(RING_BYTES_MAX + limits.mesh_spill_max),
             ),
             term(
                 "sessions",
@@ -86,14 +104,14 @@ impl MemoryBound {
                 shares(limits.topics_max).saturating_mul(TOPIC),
             ),
             term(
+                "their names",
+                "limits.topic_bytes_max",
+                shares(limits.topic_bytes_max),
+            ),
+            term(
                 "subscriptions",
                 "limits.subscriptions_max",
                 shares(limits.subscriptions_max).saturating_mul(SUBSCRIPTION),
-            ),
-            term(
-                "between reactors",
-                "limits.mesh_spill_max",
-                pairs.saturating_mul(RING_BYTES_MAX + limits.mesh_spill_max),
             ),
         ];
         Self {
@@ -104,8 +122,12 @@ impl MemoryBound {
 
     /// The sum, in bytes.
     pub fn total(&self) -> usize {
-        let bytes = self.terms.iter().map(|term| term.bytes);
-        bytes.fold(0, usize::saturating_add)
+        sum(&self.terms, |_| true)
+    }
+
+    /// The part of the sum that is taken whoever comes, in bytes.
+    pub fn fixed(&self) -> usize {
+        sum(&self.terms, |term| term.is_fixed)
     }
 
     /// The sum, for people.
@@ -124,10 +146,18 @@ impl MemoryBound {
     }
 }
 
+fn sum(terms: &[Term], counts: impl Fn(&Term) -> bool) -> usize {
+    let bytes = terms.iter().filter(|term| counts(term)).map(|t| t.bytes);
+    bytes.fold(0, usize::saturating_add)
+}
+
 /// The table, a line for each term.
 impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Term { name, key, bytes } in &self.terms {
+        for Term {
+            name, key, bytes, ..
+        } in &self.terms
+        {
             writeln!(f, "{:>10}  {name} ({key})", mebibytes(*bytes))?;
         }
         write!(
@@ -230,16 +260,17 @@ mod tests {
         let (config, bound) = fitted(&settings);
         let bound = bound.unwrap();
         let expected = 64 * MIB
-            + 2 * (8 * MIB)
+            + 2 * (9 * MIB)
             + 16_384 * 512
             + 1024 * MIB
             + 64 * MIB
-            + 1_000_000 * 350
+            + 1_000_000 * 96
+            + 128 * MIB
             + 2_000_000 * 96
             + 2 * (RING_BYTES_MAX + 512 * 1024);
         assert_eq!(bound.total(), expected);
         assert_eq!(config.limits.topics_max, 1_000_000, "nothing was lowered");
-        assert_eq!(bound.to_string().lines().count(), 9);
+        assert_eq!(bound.to_string().lines().count(), 10);
     }
 
     #[test]

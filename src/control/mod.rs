@@ -20,7 +20,7 @@ use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::address::Address;
-use crate::config::Config;
+use crate::config::{Config, MemoryBound};
 use crate::control::counts::Counts;
 use crate::reactor::Peers;
 
@@ -68,17 +68,24 @@ pub(crate) struct Facts {
     /// Since 1970.
     start_time: Duration,
     backlog_limit_bytes: u64,
+    memory: MemoryBound,
 }
 
 impl Facts {
     /// Of a broker that starts now.
-    pub(crate) fn new(listen: &[Address], admin: SocketAddr, config: &Config) -> Self {
+    pub(crate) fn new(
+        listen: &[Address],
+        admin: SocketAddr,
+        config: &Config,
+        memory: MemoryBound,
+    ) -> Self {
         Self {
             listen: listen.iter().map(ToString::to_string).collect(),
             admin,
             started: Instant::now(),
             start_time: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
             backlog_limit_bytes: config.limits.outbound_total_max as u64,
+            memory,
         }
     }
 }

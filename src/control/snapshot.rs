@@ -7,6 +7,7 @@
 //!   "uptime_seconds": 12.5,
 //!   "age_seconds": 0.01,                         since the counters were read, at most 1
 //!   "listen": ["127.0.0.1:65432"], "admin": "127.0.0.1:9644",
+//!   "memory_bound_bytes": 1782579200,            the sum of all limits
 //!   "conserved": true,                           every frame and delivery is accounted for
 //!   "counters": {                                of all reactors; names as in docs/metrics.md
 //!     "frames_read_total": 7,
@@ -46,6 +47,7 @@ pub(super) fn snapshot(facts: &Facts, counts: &Counts, sample: &Sample) -> Value
         "age_seconds": sample.taken.elapsed().as_secs_f64(),
         "listen": facts.listen,
         "admin": facts.admin.to_string(),
+        "memory_bound_bytes": facts.memory.total(),
         "conserved": sample.sum.is_conserved(),
         "counters": counters(&sample.sum),
         "reactors": reactors,

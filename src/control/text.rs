@@ -95,6 +95,12 @@ impl Page {
                     self.sample(metric, &reactor.name, is_well(reactor));
                 }
             }
+            "memory_limit_bytes" => {
+                let numbers = [facts.memory.total(), facts.memory.max()];
+                for (kind, number) in metric.values.iter().zip(numbers) {
+                    self.sample(metric, kind, number as u64);
+                }
+            }
             "backlog_limit_bytes" => self.sample(metric, "", facts.backlog_limit_bytes),
             "descriptors" => {
                 let numbers = [descriptors::used(), descriptors::limit()];

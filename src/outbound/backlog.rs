@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::outbound::buffer::{Buffer, SPARE_LEN, Spares};
 use crate::outbound::latest::Latest;
 use crate::outbound::{Refused, whole_frames};
 use crate::packet::{FRAME_LEN_MAX, Frame};
@@ -24,7 +25,7 @@ pub struct Backlog {
 
 #[derive(Debug)]
 struct Chunk {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// How much of it the socket has taken.
     taken: usize,
 }
@@ -37,7 +38,7 @@ pub(super) struct Left<'a> {
 }
 
 const CHUNK_LEN_MIN: usize = 4 * 1024;
-const CHUNK_LEN_MAX: usize = 64 * 1024;
+const CHUNK_LEN_MAX: usize = SPARE_LEN;
 /// No chunk is a larger part of the bound, so that displacing the oldest one leaves most of what
 /// the session is owed.
 const CHUNKS_MIN: usize = 8;
@@ -78,6 +79,7 @@ impl Backlog {
             return;
         };
         let (bytes, frames) = latest.into_bytes();
+        let bytes = Buffer::from(bytes);
         self.chunks.clear();
         self.allocated = bytes.capacity();
         self.len = bytes.len();
@@ -86,12 +88,17 @@ impl Backlog {
     }
 
     /// Adds the end of a frame whose beginning was written.
-    pub(super) fn push_begun(&mut self, begun: &[u8], bytes_max: usize) -> Result<(), Refused> {
+    pub(super) fn push_begun(
+        &mut self,
+        begun: &[u8],
+        bytes_max: usize,
+        spares: &mut Spares,
+    ) -> Result<(), Refused> {
         if begun.is_empty() {
             return Ok(());
         }
         debug_assert!(self.is_empty(), "only the frame in front can have begun");
-        self.grow(begun.len(), bytes_max)?;
+        self.grow(begun.len(), bytes_max, spares)?;
         self.append(begun);
         self.begun = begun.len();
         self.frames += 1;
@@ -103,16 +110,14 @@ impl Backlog {
         &mut self,
         mut bytes: &'a [u8],
         bytes_max: usize,
+        spares: &mut Spares,
     ) -> Result<(), Left<'a>> {
         while !bytes.is_empty() {
-            let room = self
-                .chunks
-                .back()
-                .map_or(0, |last| last.bytes.capacity() - last.bytes.len());
+            let room = self.chunks.back().map_or(0, |last| last.bytes.room());
             let (fitting_len, frames) = whole_frames(bytes, room);
             if fitting_len == 0 {
                 let wanted = bytes.len().max(self.len);
-                self.grow(wanted, bytes_max)
+                self.grow(wanted, bytes_max, spares)
                     .map_err(|why| Left { bytes, why })?;
                 continue;
             }
@@ -130,14 +135,15 @@ impl Backlog {
         &mut self,
         mut bytes: &[u8],
         bytes_max: usize,
+        spares: &mut Spares,
     ) -> (u64, Result<(), Refused>) {
         let mut displaced = 0;
         loop {
-            let Err(left) = self.push(bytes, bytes_max) else {
+            let Err(left) = self.push(bytes, bytes_max, spares) else {
                 return (displaced, Ok(()));
             };
             let gone = match left.why {
-                Refused::Full => self.displace(),
+                Refused::Full => self.displace(spares),
                 Refused::NoMemory => 0,
             };
             if gone == 0 {
@@ -149,14 +155,14 @@ impl Backlog {
     }
 
     /// Drops the oldest frames that have not begun, a chunk of them; returns how many.
-    fn displace(&mut self) -> u64 {
+    fn displace(&mut self, spares: &mut Spares) -> u64 {
         let behind = self.begun > 0;
         if behind && let Some(front) = self.chunks.front_mut() {
             let end = front.taken + self.begun;
             let (len, frames) = whole_frames(&front.bytes[end..], usize::MAX);
             if frames > 0 {
                 // The frame under way moves into a chunk of its own size.
-                let begun = front.bytes[front.taken..end].to_vec();
+                let begun = Buffer::from(front.bytes[front.taken..end].to_vec());
                 self.allocated += begun.capacity();
                 self.allocated -= front.bytes.capacity();
                 (front.bytes, front.taken) = (begun, 0);
@@ -170,6 +176,7 @@ impl Backlog {
         };
         let (len, frames) = whole_frames(&oldest.bytes[oldest.taken..], usize::MAX);
         self.allocated -= oldest.bytes.capacity();
+        spares.keep(oldest.bytes);
         self.len -= len;
         self.frames -= frames;
         frames
@@ -199,13 +206,17 @@ impl Backlog {
 
     fn append(&mut self, bytes: &[u8]) {
         let last = self.chunks.back_mut().expect("`grow` came before");
-        debug_assert!(last.bytes.len() + bytes.len() <= last.bytes.capacity());
-        last.bytes.extend_from_slice(bytes);
+        last.bytes.extend(bytes);
         self.len += bytes.len();
     }
 
     /// Adds a chunk: the longer the backlog, the larger, and never past the bound.
-    fn grow(&mut self, wanted: usize, bytes_max: usize) -> Result<(), Refused> {
+    fn grow(
+        &mut self,
+        wanted: usize,
+        bytes_max: usize,
+        spares: &mut Spares,
+    ) -> Result<(), Refused> {
         let doubled = match self.chunks.len() == self.chunks.capacity() {
             true => self.chunks.capacity().max(4) * size_of::<Chunk>(),
             false => 0,
@@ -217,17 +228,14 @@ impl Backlog {
             return Err(Refused::Full);
         }
         self.chunks.try_reserve(1).map_err(|_| Refused::NoMemory)?;
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|_| Refused::NoMemory)?;
+        let bytes = Buffer::with_capacity(len, spares)?;
         self.allocated += bytes.capacity();
         self.chunks.push_back(Chunk { bytes, taken: 0 });
         Ok(())
     }
 
     /// The socket took `taken` bytes from the front; returns how many frames that completed.
-    pub fn advance(&mut self, mut taken: usize) -> u64 {
+    pub fn advance(&mut self, mut taken: usize, spares: &mut Spares) -> u64 {
         debug_assert!(taken <= self.len);
         let before = self.frames;
         self.len -= taken;
@@ -253,7 +261,7 @@ impl Backlog {
             chunk.taken += whole;
             taken -= whole;
             if whole == there {
-                self.drop_front();
+                self.drop_front(spares);
             } else if taken > 0 {
                 let rest = &chunk.bytes[chunk.taken..];
                 self.begun = Frame::split_first(rest).map_or(0, |(frame, _)| frame.bytes().len());
@@ -264,14 +272,15 @@ impl Backlog {
             .front()
             .is_some_and(|chunk| chunk.taken == chunk.bytes.len())
         {
-            self.drop_front();
+            self.drop_front(spares);
         }
         before - self.frames
     }
 
-    fn drop_front(&mut self) {
+    fn drop_front(&mut self, spares: &mut Spares) {
         if let Some(chunk) = self.chunks.pop_front() {
             self.allocated -= chunk.bytes.capacity();
+            spares.keep(chunk.bytes);
         }
     }
 }

@@ -27,10 +27,20 @@ impl Clock {
         }
     }
 
-    /// The time of a turn that begins. The one before began at `before`; the loop wanted to wait
-    /// for at most `timeout` since, for ever if there is none.
-    pub(crate) fn tell(&mut self, before: Timestamp, timeout: Option<Duration>) -> Timestamp {
+    /// The time of a turn that begins, and how much later than it should have that is. The one
+    /// before began at `before`; the loop wanted to wait for at most `timeout` since, for ever if
+    /// there is none.
+    pub(crate) fn tell(
+        &mut self,
+        before: Timestamp,
+        timeout: Option<Duration>,
+    ) -> (Timestamp, Duration) {
         self.tell_at(self.epoch.elapsed(), before, timeout)
+    }
+
+    /// From `before`, which this clock has told, to now.
+    pub(crate) fn since(&self, before: Timestamp) -> Duration {
+        Timestamp::from(self.epoch.elapsed().saturating_sub(self.paused)).since(before)
     }
 
     fn tell_at(
@@ -38,15 +48,15 @@ impl Clock {
         elapsed: Duration,
         before: Timestamp,
         timeout: Option<Duration>,
-    ) -> Timestamp {
+    ) -> (Timestamp, Duration) {
         let now = Timestamp::from(elapsed.saturating_sub(self.paused));
-        let Some(timeout) = timeout else { return now };
-        if now.since(before + timeout) < PAUSE_MIN {
-            return now;
+        let late = timeout.map_or(Duration::ZERO, |timeout| now.since(before + timeout));
+        if late < PAUSE_MIN {
+            return (now, late);
         }
         // The whole wait, and not only what was too long: what it was for would be due at once.
         self.paused += now.since(before);
-        before
+        (before, late)
     }
 }
 
@@ -61,16 +71,19 @@ mod tests {
         let start = Timestamp::default();
         let mut tell = |at, before, timeout| clock.tell_at(seconds(at), before, timeout);
         let wanted = Some(seconds(2));
-        let now = tell(1, start, wanted);
+        let (now, late) = tell(1, start, wanted);
         assert_eq!(now, Timestamp::from(seconds(1)), "an event came");
-        let now = tell(3, now, wanted);
+        assert_eq!(late, seconds(0));
+        let (now, _) = tell(3, now, wanted);
         assert_eq!(now, Timestamp::from(seconds(3)), "the wait was over");
         // A leap of ten seconds: what was to come within two seconds still has them.
-        let now = tell(15, now, wanted);
+        let (now, late) = tell(15, now, wanted);
         assert_eq!(now, Timestamp::from(seconds(3)));
-        let now = tell(16, now, wanted);
+        assert_eq!(late, seconds(10), "and it is told");
+        let (now, _) = tell(16, now, wanted);
         assert_eq!(now, Timestamp::from(seconds(4)), "time goes on");
-        let now = tell(100, now, None);
+        let (now, late) = tell(100, now, None);
         assert_eq!(now, Timestamp::from(seconds(88)), "nothing was waited for");
+        assert_eq!(late, seconds(0));
     }
 }

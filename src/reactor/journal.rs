@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use humantime::format_duration;
 use tracing::{debug, info, warn};
 
 use crate::deadline::Timestamp;
+use crate::metrics::Overload;
 use crate::session::{CloseReason, Foreign, Peer};
-use crate::shard::Closed;
+use crate::shard::{Closed, Overloads};
 
 /// Writes what happens to sessions, at most ten lines a second for each reason.
 #[derive(Debug, Default)]
@@ -15,6 +17,8 @@ pub(crate) struct Journal {
     /// When each kind of foreign client was last told about.
     foreign: Vec<(Foreign, Timestamp)>,
     descriptors: Option<Timestamp>,
+    lag: Rate,
+    overloads: Overloads,
     option_refused: bool,
 }
 
@@ -27,6 +31,8 @@ struct Rate {
 
 const LINES_PER_SECOND: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
+/// A shorter lag is counted, and not worth a line.
+const LAG_TOLD: Duration = SECOND;
 const FOREIGN_EVERY: Duration = Duration::from_secs(60);
 const DESCRIPTORS_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,6 +78,38 @@ impl Journal {
     pub(crate) fn option_refused(&mut self, error: &std::io::Error) {
         if !std::mem::replace(&mut self.option_refused, true) {
             warn!("a socket option was refused: {error}; look at the listener.tcp_ settings");
+        }
+    }
+
+    /// The loop stood still that long.
+    pub(crate) fn lag(&mut self, now: Timestamp, lag: Duration) {
+        if lag >= LAG_TOLD
+            && let Some(suppressed) = self.lag.admit(now)
+        {
+            let lag = format_duration(Duration::from_secs(lag.as_secs()));
+            warn!(
+                suppressed,
+                "this reactor stood still for {lag}: the process was stopped, the host is \
+                 overcommitted, or a handler took so long"
+            );
+        }
+    }
+
+    /// Which states of overload hold now; told of when they begin and when they end.
+    pub(crate) fn overloads(&mut self, overloads: Overloads) {
+        if overloads == self.overloads {
+            return;
+        }
+        let before = std::mem::replace(&mut self.overloads, overloads);
+        for (overload, changed) in Overload::ALL
+            .into_iter()
+            .zip(before.into_iter().zip(overloads))
+        {
+            match changed {
+                (false, true) => warn!(limit = %overload, "overloaded: {}", overload.advice()),
+                (true, false) => info!(limit = %overload, "no longer overloaded"),
+                _ => {}
+            }
         }
     }
 

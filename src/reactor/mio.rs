@@ -32,6 +32,8 @@ mod accepting;
 mod closing;
 mod reading;
 
+use accepting::AcceptRate;
+
 /// One thread's loop and all that it works on.
 #[derive(Debug)]
 pub(crate) struct Reactor<H> {
@@ -42,6 +44,7 @@ pub(crate) struct Reactor<H> {
     peers: Arc<Peers>,
     listeners: Vec<Listener>,
     first_listener: usize,
+    accept_rate: AcceptRate,
     shard: Shard<H>,
     arena: Arena,
     connections: Connections,
@@ -168,6 +171,7 @@ impl<H: SessionHandler> Reactor<H> {
             peers,
             listeners,
             first_listener: 0,
+            accept_rate: AcceptRate::new(&config.limits),
             shard: shard(resolver),
             arena: Arena::new(),
             connections: Connections::default(),
@@ -206,7 +210,7 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn wait(&mut self) -> io::Result<()> {
         if self.has_work() {
-            return self.poll(Some(Duration::ZERO));
+            return self.poll(Some(Duration::ZERO), Duration::ZERO);
         }
         if let Some(busy_poll) = self.config.busy_poll {
             let until = self.now + busy_poll;
@@ -214,22 +218,24 @@ impl<H: SessionHandler> Reactor<H> {
                 .deadline()
                 .map_or(until, |deadline| deadline.min(until));
             while self.now < until {
-                self.poll(Some(Duration::ZERO))?;
+                self.poll(Some(Duration::ZERO), Duration::ZERO)?;
                 if !self.events.is_empty() || self.shard.has_mesh_work() {
                     return Ok(());
                 }
             }
         }
+        let worked = self.clock.since(self.now);
+        self.note_lag(worked);
         let deadline = self.deadline().map(|deadline| deadline.since(self.now));
         if self.peers.mailboxes.len() == 1 {
-            return self.poll(deadline);
+            return self.poll(deadline, worked);
         }
         let doorbell = Arc::clone(&self.peers.doorbells[self.id]);
         let timeout = match doorbell.park(|| self.shard.has_mesh_work()) {
             true => deadline.map_or(BACKSTOP, |deadline| deadline.min(BACKSTOP)),
             false => Duration::ZERO,
         };
-        let polled = self.poll(Some(timeout));
+        let polled = self.poll(Some(timeout), worked);
         doorbell.unpark();
         if self.events.is_empty() && timeout == BACKSTOP && self.shard.has_mesh_work() {
             self.shard.count_doorbell_missed();
@@ -237,13 +243,24 @@ impl<H: SessionHandler> Reactor<H> {
         polled
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// `worked`: how much of the time since the turn began was noted already.
+    fn poll(&mut self, timeout: Option<Duration>, worked: Duration) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             polled => polled?,
         }
-        self.now = self.clock.tell(self.now, timeout);
+        let (now, late) = self.clock.tell(self.now, timeout);
+        self.now = now;
+        self.note_lag(late.saturating_sub(worked));
         Ok(())
+    }
+
+    /// A turn took so long, or began so much later than it should have.
+    fn note_lag(&mut self, lag: Duration) {
+        if lag > self.config.limits.lag_warn {
+            self.shard.count_lag();
+            self.journal.lag(self.now, lag);
+        }
     }
 
     fn has_work(&self) -> bool {
@@ -251,16 +268,21 @@ impl<H: SessionHandler> Reactor<H> {
             || self.shard.is_dirty()
             || self.shard.has_put_off()
             || self.shard.has_mesh_work()
-            || self
-                .listeners
-                .iter()
-                .any(|listener| listener.is_due(self.now))
+            || self.accepts_in().is_some_and(|rest| rest.is_zero())
+    }
+
+    /// From now to when a connection may be taken, if one may be waiting.
+    fn accepts_in(&self) -> Option<Duration> {
+        let is_due = |listener: &Listener| listener.is_due(self.now);
+        let is_any = self.listeners.iter().any(is_due);
+        is_any.then(|| self.accept_rate.rest(self.now))
     }
 
     fn deadline(&self) -> Option<Timestamp> {
         let accept = self.listeners.iter().filter(|listener| listener.ready);
         accept
             .filter_map(|listener| listener.resume)
+            .chain(self.accepts_in().map(|rest| self.now + rest))
             .chain(self.shard.deadline())
             .chain(self.lingering.peek().map(|Reverse((due, _))| *due))
             .chain(self.stopping)
@@ -452,6 +474,7 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn expire(&mut self) {
         self.shard.expire(self.now);
+        self.journal.overloads(self.shard.overloads());
         if self.stopping.is_some_and(|deadline| deadline <= self.now) {
             self.shard.close_all();
         }

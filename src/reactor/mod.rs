@@ -24,7 +24,7 @@ use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
 use crate::register::directory::Directory;
 use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
-use crate::shard::PauseChange;
+use crate::shard::{Accounts, PauseChange};
 
 mod addresses;
 mod clock;
@@ -198,6 +198,8 @@ pub(crate) struct Peers {
     /// Sessions of each, those on their way to it included.
     loads: Vec<AtomicUsize>,
     addresses: Addresses,
+    /// What all of them take of the memory.
+    pub(crate) accounts: Arc<Accounts>,
     /// So many reactors, the first ones, have sockets; the one behind them, if there is one, has
     /// what the process itself publishes and subscribes to.
     serving: usize,
@@ -211,7 +213,12 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Reactors with these mailboxes, of which the first `serving` have sockets.
-    pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>, serving: usize, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(
+        mailboxes: Vec<Arc<Mailbox>>,
+        serving: usize,
+        limits: &Limits,
+        accounts: Arc<Accounts>,
+    ) -> Arc<Self> {
         let bell = |mailbox: &Arc<Mailbox>| {
             let mailbox = Arc::clone(mailbox);
             Doorbell::new(move || mailbox.wake())
@@ -221,6 +228,7 @@ impl Peers {
         Arc::new(Self {
             serving,
             addresses: Addresses::new(limits),
+            accounts,
             process_sessions_max: limits.sessions_max,
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
@@ -261,7 +269,8 @@ impl Peers {
     }
 
     /// The reactor with the fewest sessions; one more of `peer` is counted for it. Refused if all
-    /// together have `sessions_max`, or the peer's address has its share.
+    /// together have `sessions_max` or take nearly all of the memory, or the peer's address has its
+    /// share.
     fn place(&self, peer: Peer, sessions_max: usize) -> Result<usize, RefuseReason> {
         // Relaxed: only the acceptor adds; one that has just ended may count a moment more.
         let load = |reactor: &usize| self.loads[*reactor].load(Ordering::Relaxed);
@@ -269,6 +278,9 @@ impl Peers {
         let all: usize = reactors.clone().map(|reactor| load(&reactor)).sum();
         let least = reactors.min_by_key(load).filter(|_| all < sessions_max);
         let least = least.ok_or(RefuseReason::SessionsMax)?;
+        if self.accounts.is_full() {
+            return Err(RefuseReason::Overload);
+        }
         if !self.addresses.enter(peer) {
             return Err(RefuseReason::PerAddress);
         }
@@ -322,12 +334,15 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, MemoryBound};
 
     #[test]
     fn e7_a_connection_goes_to_the_reactor_with_the_fewest_and_cannot_choose() {
         let loops: Vec<_> = (0..3).map(|_| Loop::new().unwrap()).collect();
         let mailboxes = loops.iter().map(Loop::mailbox).collect();
-        let peers = Peers::new(mailboxes, 2, &Limits::default());
+        let config = Config::default();
+        let accounts = Accounts::new(&MemoryBound::of(&config, false), false);
+        let peers = Peers::new(mailboxes, 2, &config.limits, accounts);
         let place = |count: usize| {
             (0..count)
                 .map(|_| peers.place(Peer::Unix, 7).unwrap())

@@ -212,7 +212,7 @@ impl<H: SessionHandler> Shard<H> {
         };
         let listener = session.listener;
         let before = session.outbound.backlog_bytes();
-        self.counters.deliveries_written += session.outbound.advance(taken);
+        self.counters.deliveries_written += session.outbound.advance(taken, &mut self.spare_chunks);
         let is_empty = session.outbound.backlog.is_none();
         let is_blocked = session.outbound.blocked;
         self.backlog_total -= before - session.outbound.backlog_bytes();
@@ -236,7 +236,7 @@ impl<H: SessionHandler> Shard<H> {
         let bound = self.bounds[listener.index()];
         let outbound = &mut session.outbound;
         let before = outbound.backlog_bytes();
-        let kept = outbound.keep_rest(&self.pieces, arena, taken, bound);
+        let kept = outbound.keep_rest(&self.pieces, arena, taken, bound, &mut self.spare_chunks);
         self.backlog_total = self.backlog_total + outbound.backlog_bytes() - before;
         self.counters.deliveries_written += kept.written;
         if taken > 0 {
@@ -259,7 +259,7 @@ impl<H: SessionHandler> Shard<H> {
             Some(Refused::NoMemory) => self.overflow(key, CloseReason::NoMemory, kept.dropped),
         }
         if self.backlog_total > self.limits.outbound_total_max {
-            self.evict();
+            self.evict(self.limits.outbound_total_max / 10 * 9);
         }
         self.pause_if_full(now, key);
     }
@@ -273,9 +273,9 @@ impl<H: SessionHandler> Shard<H> {
         self.count_dropped(key, reason, dropped);
     }
 
-    /// Closes the sessions with the largest backlogs until all together take 90 % of their bound.
-    /// What belongs to sessions that are leaving counts as gone: this turn offers it a last time.
-    fn evict(&mut self) {
+    /// Closes the sessions with the largest backlogs until all together take `target` bytes. What
+    /// belongs to sessions that are leaving counts as gone: this turn offers it a last time.
+    pub(super) fn evict(&mut self, target: usize) {
         let backlogs = self.sessions.iter().map(|(key, session)| {
             (
                 session.outbound.backlog_bytes(),
@@ -288,7 +288,6 @@ impl<H: SessionHandler> Shard<H> {
             .partition(|(.., is_leaving)| *is_leaving);
         let leaving: usize = leaving.iter().map(|(bytes, ..)| bytes).sum();
         staying.sort_unstable_by(|a, b| b.cmp(a));
-        let target = self.limits.outbound_total_max / 10 * 9;
         for (_, key, _) in staying {
             if self.backlog_total - leaving <= target {
                 break;

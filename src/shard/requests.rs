@@ -120,15 +120,6 @@ impl<H: SessionHandler> Shard<H> {
         Next::Go
     }
 
-    fn is_at_subscription_limit(&self, key: SessionKey, topic: &str) -> bool {
-        let (register, limits) = (&self.register, &self.limits);
-        let full = register.topics(key).len() >= limits.subscriptions_per_session_max
-            || register.subscription_count() >= limits.subscriptions_max
-            || register.topic_count() >= limits.topics_max
-                && register.subscribers(topic).is_empty();
-        full && !register.is_subscribed(key, topic)
-    }
-
     /// Discards a whole frame and charges it to the error budget, unless it was denied.
     fn discard(&mut self, now: Timestamp, key: SessionKey, cause: DiscardCause) -> Next {
         self.counters.count_discarded(cause, 1);

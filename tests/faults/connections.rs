@@ -185,6 +185,25 @@ fn d1_a_turn_accepts_its_share_and_no_more() {
     broker.finish();
 }
 
+#[test]
+fn d1_beyond_accepts_per_second_connections_wait_and_get_in() {
+    // Two may come at once: they are the canary's.
+    let broker = start(&["limits.accepts_per_second=20", "reactors=2"]);
+    let before = broker.counters();
+    let mut subscribers: Vec<_> = (0..8).map(|_| broker.open()).collect();
+    for peer in &mut subscribers {
+        peer.send([&wire::CONNECT[..], &wire::subscribe(&["a"])].concat());
+    }
+    broker.await_counters("all are served", |counters| counters.subscriptions == 9);
+    let after = broker.counters();
+    assert!(after.accept_rests > before.accept_rests);
+    let turns = after.turns - before.turns;
+    assert!(turns < 10_000, "{turns} turns: it waits, and does not spin");
+    assert_eq!(after.sessions_refused, before.sessions_refused);
+    drop(subscribers);
+    broker.finish();
+}
+
 /// Sockets of this port that wait for late segments.
 fn time_waits(port: u16) -> usize {
     let table = fs::read_to_string("/proc/self/net/tcp").unwrap();

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hvlp::address::Address;
 use hvlp::metrics::DropReason;
@@ -132,6 +132,21 @@ fn f7_f11_a_reactor_that_stands_still_holds_up_nobody_but_its_own_sessions() {
         drop((subscribers, publishers, beside));
         broker.finish();
     }
+}
+
+#[test]
+fn f7_a_reactor_that_stands_still_is_counted() {
+    let (broker, stall) = start_stallable(&["limits.lag_warn=1ms", "reactors=1"]);
+    let before = broker.counters().lags;
+    stall.during(&broker, || {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(2) {}
+    });
+    broker.await_counters("it is counted", |counters| counters.lags > before);
+    // The canary's frames cost no turn a minute.
+    let broker_with_time = start(&["limits.lag_warn=1m"]);
+    assert_eq!(broker_with_time.finish().lags, 0);
+    broker.finish();
 }
 
 #[test]

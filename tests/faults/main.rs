@@ -21,6 +21,7 @@ mod lifetimes;
 mod limits;
 mod load;
 mod malformed;
+mod overload;
 mod pace;
 mod pause;
 #[cfg(feature = "cli")]

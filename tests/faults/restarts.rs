@@ -70,6 +70,7 @@ fn g11_a_daemon_that_was_stopped_for_a_while_closes_nobody_over_it() {
             peer.send(&frame[3..]);
         }
         reader.expect(frame.repeat(10));
+        wait_until("it is told", || process.count_lines("stood still") > 0);
         process.stop();
     }
 }

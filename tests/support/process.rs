@@ -143,6 +143,15 @@ impl Process {
         prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
     }
 
+    /// Permits `more` bytes of address space than it has now, from now on.
+    pub(crate) fn limit_address_space(&self, more: u64) {
+        let limit = Rlimit {
+            current: Some(self.bytes("VmSize") + more),
+            maximum: getrlimit(Resource::As).maximum,
+        };
+        prlimit(Some(self.pid()), Resource::As, limit).unwrap();
+    }
+
     /// Ticks of CPU that it has used, a hundred to the second.
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
@@ -165,6 +174,17 @@ impl Process {
             .trim_start_matches(':')
             .trim()
             .into()
+    }
+
+    /// Bytes of memory that it has.
+    pub(crate) fn resident(&self) -> u64 {
+        self.bytes("VmRSS")
+    }
+
+    fn bytes(&self, name: &str) -> u64 {
+        let value = self.status(name);
+        let kibibytes: u64 = value.trim_end_matches("kB").trim().parse().unwrap();
+        kibibytes * 1024
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {

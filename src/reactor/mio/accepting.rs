@@ -1,7 +1,10 @@
 //! New connections: taken from the listeners, and given to the reactor with the fewest sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::config::Limits;
+use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::metrics::RefuseReason;
 use crate::reactor::connections::Connection;
@@ -10,6 +13,36 @@ use crate::reactor::listener::Accepted;
 use crate::reactor::mio::{Reactor, token};
 use crate::reactor::transport::Transport;
 use crate::session::{ListenerId, Peer};
+
+/// How soon connections are taken: `limits.accepts_per_second`, of which a tenth may come at once.
+#[derive(Debug)]
+pub(super) struct AcceptRate {
+    interval: Duration,
+    burst: Duration,
+    /// When a whole burst may come again.
+    restored: Timestamp,
+}
+
+impl AcceptRate {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let per_second = u32::try_from(limits.accepts_per_second).unwrap_or(u32::MAX);
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        Self {
+            interval,
+            burst: interval.max(Duration::from_millis(100)),
+            restored: Timestamp::default(),
+        }
+    }
+
+    /// From `now` to the next connection that may be taken.
+    pub(super) fn rest(&self, now: Timestamp) -> Duration {
+        (self.restored.since(now) + self.interval).saturating_sub(self.burst)
+    }
+
+    fn spend(&mut self, now: Timestamp) {
+        self.restored = self.restored.max(now) + self.interval;
+    }
+}
 
 impl<H: SessionHandler> Reactor<H> {
     pub(super) fn accept(&mut self) {
@@ -20,9 +53,13 @@ impl<H: SessionHandler> Reactor<H> {
         self.first_listener = first;
         for index in (0..count).map(|offset| (first + offset) % count) {
             while budget > 0 && self.listeners[index].is_due(self.now) {
+                if !self.accept_rate.rest(self.now).is_zero() {
+                    return self.shard.count_accept_rest();
+                }
                 budget -= 1;
                 match self.listeners[index].accept(self.now) {
                     Accepted::Connection(transport, peer) => {
+                        self.accept_rate.spend(self.now);
                         self.place(transport, peer, ListenerId::of(index));
                     }
                     Accepted::Lost | Accepted::None => {}
@@ -74,5 +111,34 @@ impl<H: SessionHandler> Reactor<H> {
         }
         Journal::opened(self.shard.number(key), peer);
         self.connections.insert(Connection::new(key, transport));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d1_a_tenth_of_a_second_may_come_at_once_and_then_one_at_a_time() {
+        for per_second in [1, 10, 1000, 10_000] {
+            let mut rate = AcceptRate::new(&Limits {
+                accepts_per_second: per_second,
+                ..Limits::default()
+            });
+            let mut now = Timestamp::from(Duration::from_secs(7));
+            let mut burst = 0;
+            while rate.rest(now).is_zero() {
+                rate.spend(now);
+                burst += 1;
+            }
+            assert_eq!(burst, (per_second / 10).max(1));
+            for _ in 0..3 * per_second {
+                now = now + rate.rest(now);
+                assert!(rate.rest(now).is_zero());
+                rate.spend(now);
+            }
+            let took = now.since_start() - Duration::from_secs(7);
+            assert_eq!(took, Duration::from_secs(3), "{per_second} per second");
+        }
     }
 }

@@ -1,0 +1,69 @@
+//! What a shard tells about itself to whoever asks.
+
+use crate::handler::SessionHandler;
+use crate::metrics::{Counters, Overload};
+use crate::register::Register;
+use crate::session::{SessionInfo, SessionKey};
+use crate::shard::Shard;
+
+impl<H: SessionHandler> Shard<H> {
+    /// The counters, with what is owed and held as it is now.
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters {
+            topics: self.register.topic_count() as u64,
+            topic_bytes: self.register.topic_bytes() as u64,
+            accounted_bytes: self.accounted_bytes() as u64,
+            subscriptions: self.register.subscription_count() as u64,
+            backlog_bytes: self.backlog_total as u64,
+            held_bytes: self.held_total as u64,
+            ..self.counters.clone()
+        };
+        for (_, session) in self.sessions.iter() {
+            let backlog = session.outbound.backlog_bytes() as u64;
+            counters.deliveries_owed += session.outbound.owed();
+            counters.backlog_bytes_max_session = counters.backlog_bytes_max_session.max(backlog);
+            counters.publishers_paused += u64::from(session.is_stopped());
+            counters.count_in_state(session.state, 1);
+        }
+        for (overload, holds) in Overload::ALL.into_iter().zip(self.overloads) {
+            counters.count_overload(overload, u64::from(holds));
+        }
+        if let Some(remote) = &self.remote {
+            (counters.mesh_bytes, counters.doorbells) = remote.mesh.totals();
+            counters.mesh_spill_bytes = remote.mesh.spill_total() as u64;
+        }
+        counters
+    }
+
+    /// Who wants what, here.
+    pub const fn register(&self) -> &Register {
+        &self.register
+    }
+
+    /// How many slots are taken.
+    pub const fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// What is known of each session that has not ended.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionKey, SessionInfo)> {
+        let live = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.closing.is_none());
+        live.map(|(key, session)| {
+            let info = SessionInfo {
+                number: session.number,
+                peer: session.peer,
+                state: session.state,
+                since: session.opened,
+                topics: self.register.topics(key).map(String::from).collect(),
+                frames_in: session.frames_in,
+                deliveries: session.deliveries,
+                owed: session.outbound.owed(),
+                backlog_bytes: session.outbound.backlog_bytes(),
+            };
+            (key, info)
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! The states that a shard is in when it has too much of something, and leaves by itself.
+
+use crate::handler::SessionHandler;
+use crate::metrics::Overload;
+use crate::session::SessionKey;
+use crate::shard::Shard;
+use crate::shard::account::Account;
+
+/// Which of them hold, in the order of [`Overload`].
+pub(crate) type Overloads = [bool; Overload::ALL.len()];
+
+impl<H: SessionHandler> Shard<H> {
+    /// Which states of overload hold.
+    pub(crate) const fn overloads(&self) -> Overloads {
+        self.overloads
+    }
+
+    /// Whether a limit keeps a session from one more topic. One of the whole broker's is a state
+    /// until there is some room again.
+    pub(super) fn is_at_subscription_limit(&mut self, key: SessionKey, topic: &str) -> bool {
+        let (register, limits) = (&self.register, &self.limits);
+        let own = register.topics(key).len() >= limits.subscriptions_per_session_max;
+        let all = register.subscription_count() >= limits.subscriptions_max;
+        let topics = (register.topic_count() >= limits.topics_max
+            || register.topic_bytes() + topic.len() > limits.topic_bytes_max)
+            && register.subscribers(topic).is_empty();
+        if !(own || all || topics) || register.is_subscribed(key, topic) {
+            return false;
+        }
+        self.overloads[Overload::Subscriptions as usize] |= all;
+        self.overloads[Overload::Topics as usize] |= topics;
+        true
+    }
+
+    /// Ends the states that are over, and begins and ends that of the memory.
+    pub(super) fn settle_overloads(&mut self) {
+        self.settle_account();
+        let (register, limits) = (&self.register, &self.limits);
+        let subscriptions = || is_near(register.subscription_count(), limits.subscriptions_max);
+        let topics = || {
+            is_near(register.topic_count(), limits.topics_max)
+                || is_near(register.topic_bytes(), limits.topic_bytes_max)
+        };
+        let account = self.account.as_ref();
+        let [memory, subscribed, named] = &mut self.overloads;
+        *memory = account.is_some_and(Account::is_full);
+        *subscribed = *subscribed && subscriptions();
+        *named = *named && topics();
+    }
+}
+
+/// Whether less than a twentieth is free: a state that ended with every session that leaves would
+/// come and go all the time.
+const fn is_near(count: usize, max: usize) -> bool {
+    count >= max - max / 20
+}
