@@ -15,7 +15,7 @@
 //! | `growth` | what a delivery costs beside more topics, subscribers, connections |
 //! | `fairness` | what a canary notices of other people's load |
 //! | `slow`, `stalled` | what healthy subscribers notice of stalled ones |
-//! | `soak` | mixed load and faults against a broker of its own, for minutes or days |
+//! | `soak` | mixed load and faults against brokers of its own, and the figures they must hold |
 //! | `report`, `progress` | figures on standard output; talk on standard error |
 #![expect(
     unreachable_pub,

@@ -76,7 +76,7 @@ pub struct Programme {
 impl SoakArgs {
     /// What was asked for.
     pub fn programme(&self) -> Programme {
-        let wanted = |own: Option<u64>, full| own.or(self.figures.then_some(full));
+        let wanted = |own: Option<u64>, full| own.or_else(|| self.figures.then_some(full));
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let hold = wanted(self.hold, 15_000).map(size);
         let resets = wanted(self.resets, 100_000);

@@ -86,13 +86,22 @@ impl Policy {
         }
     }
 
-    /// What the healthy ones hear, and what the crowd does not.
+    /// What the healthy ones hear, and what the crowd does not read.
     const fn topics(self) -> (usize, usize) {
         let first = TOPIC + 2 * self as usize;
         match self {
             Self::Pause => (first, first + 1),
             _ => (first, first),
         }
+    }
+}
+
+impl Siege {
+    fn is_over(&self, driver: &Driver, signals: &Signals) -> bool {
+        let published = driver.ledger().published;
+        signals.is_stopped()
+            || self.messages.is_some_and(|messages| published >= messages)
+            || !driver.breaches().is_empty()
     }
 }
 
@@ -117,11 +126,7 @@ pub fn besiege(siege: &Siege, endpoint: &Endpoint, signals: &Signals) -> Result<
     };
     let mut crowd = Crowd::connect(endpoint, shared, siege, driver.ledger().published)?;
     driver.set_load(Load::Open(Pacer::new(driver.now_ns(), siege.rate)));
-    let is_over = |driver: &Driver| {
-        let published = driver.ledger().published;
-        signals.is_stopped() || siege.messages.is_some_and(|messages| published >= messages)
-    };
-    while !is_over(&driver) && driver.breaches().is_empty() {
+    while !siege.is_over(&driver, signals) {
         driver.turn_until(driver.now_ns() + nanoseconds(PERIOD), |_| false)?;
         let published = match &mut noise {
             Some(noise) => noise.offer(siege.rate / PERIODS_PER_S)?,

@@ -100,8 +100,8 @@ struct Soak {
 type Faulty = fn(&Endpoint, &Signals, Dice) -> Result<Work>;
 
 impl Soak {
-    /// All parts of the load for so long; then everybody leaves and the accounts are closed. `hold`:
-    /// so many idle sessions beside it, and what a broker needs at rest that had none of them.
+    /// All parts of the load for so long; then everybody leaves and the accounts are closed.
+    /// `hold`: so many idle sessions beside it, and what a broker needs at rest without any.
     fn live(
         &mut self,
         name: &'static str,
