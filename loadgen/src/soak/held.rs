@@ -12,6 +12,7 @@ use super::figure::Figure;
 use super::source::source;
 use super::stand::Stand;
 use super::work::Work;
+use crate::admin::Counts;
 use crate::target::{Delivery, Endpoint, connect_with, topic_name};
 use crate::workload::TOPICS_MAX;
 
@@ -71,21 +72,16 @@ impl Held {
 
     /// The broker has taken the subscription of each.
     fn await_all(&self, stand: &Stand) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let counts = stand.broker.admin.counts()?;
-            let count = self.sockets.len() as u64;
-            if counts.sessions == count && counts.subscriptions == count {
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "{count} sessions are held, the broker has {} and {} subscriptions",
-                counts.sessions,
-                counts.subscriptions
-            );
-            std::thread::sleep(PAUSE);
-        }
+        let count = self.sockets.len() as u64;
+        await_counts(stand, |counts| {
+            counts.sessions == count && counts.subscriptions == count
+        })
+    }
+
+    /// The broker has nobody else. Whom of these it has closed is deaf, which is found out later.
+    fn await_only(&self, stand: &Stand) -> Result<()> {
+        let count = self.sockets.len() as u64;
+        await_counts(stand, |counts| counts.sessions <= count)
     }
 
     /// Once everybody else has gone: what they cost now, beyond a broker that has served the same
@@ -95,7 +91,7 @@ impl Held {
     /// The broker does not let the others go, or these.
     pub fn finish(mut self, stand: &Stand, rested_without: u64) -> Result<(Work, Vec<Figure>)> {
         let count = self.sockets.len();
-        self.await_all(stand)?;
+        self.await_only(stand)?;
         std::thread::sleep(REST);
         let after = stand.broker.footprint()?.0;
         // A broker that has served no load yet grew by the load as well.
@@ -141,6 +137,23 @@ impl Held {
         let len = (&herald).read(&mut [0; 64])?;
         ensure!(len == 0, "the herald of held sessions heard something");
         Ok(work)
+    }
+}
+
+fn await_counts(stand: &Stand, is_so: impl Fn(&Counts) -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let counts = stand.broker.admin.counts()?;
+        if is_so(&counts) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "beside held sessions the broker comes to no rest: it has {} sessions, {} subscriptions",
+            counts.sessions,
+            counts.subscriptions
+        );
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -182,6 +182,11 @@ impl Life {
             self.work.healthy_received,
             mebibytes(self.resident_peak)
         )?;
+        let closed = self.closed.iter().filter(|(_, count)| **count > 0);
+        let closed: Vec<_> = closed
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        writeln!(out, "    sessions ended: {}", closed.join(", "))?;
         if let Some(canary) = self.canary() {
             let ranks = RANKS.iter().zip(canary);
             let ranks: Vec<_> = ranks
