@@ -12,7 +12,6 @@ use socket2::Socket;
 
 use super::work::{Signals, Work};
 use crate::drive::{Driver, Load};
-use crate::pace::Pacer;
 use crate::run::pass_barrier;
 use crate::stalled::{End, Stalled, read_to_end};
 use crate::target::{Endpoint, connect};
@@ -44,8 +43,10 @@ pub struct Siege {
     pub stalled: usize,
     /// Who reads less than comes.
     pub slow: usize,
-    /// Messages a second.
-    pub rate: u64,
+    /// Messages that are offered at once,
+    pub burst: u64,
+    /// from one time to the next.
+    pub period: Duration,
     /// Messages after which it is over; without, it goes on until it is told to stop.
     pub messages: Option<u64>,
 }
@@ -55,10 +56,12 @@ const TOPIC: usize = 0x4000;
 const PAYLOAD_LEN: usize = 200;
 /// Header, topic and payload of a message.
 pub const FRAME_LEN: u64 = (2 + 1 + TOPIC_LEN + PAYLOAD_LEN) as u64;
-/// How often readers are looked after.
-const PERIODS_PER_S: u64 = 100;
-const PERIOD: Duration = Duration::from_millis(1_000 / PERIODS_PER_S);
-/// What a slow one reads then.
+/// Messages that a healthy one may be behind: what a kernel buffers. It would be no healthy one if
+/// this generator were too slow to read for it.
+const BEHIND_MAX: u64 = 250;
+/// Of connections that the broker hung up on, how many are named.
+const NAMED_MAX: usize = 3;
+/// What a slow one reads in each period.
 const SLOW_READ_LEN: usize = 512;
 /// What is read of each when all are to be read to their end.
 const READ_LEN: usize = 64 << 10;
@@ -116,7 +119,6 @@ pub fn besiege(siege: &Siege, endpoint: &Endpoint, signals: &Signals) -> Result<
         ..Workload::Fanout.plan()
     };
     let mut driver = Driver::connect(&plan, endpoint, Instant::now())?;
-    driver.share_cpu(Duration::ZERO)?;
     if let Some(missing) = pass_barrier(&mut driver, &plan)? {
         anyhow::bail!("{missing}");
     }
@@ -125,11 +127,14 @@ pub fn besiege(siege: &Siege, endpoint: &Endpoint, signals: &Signals) -> Result<
         false => Some(Noise::connect(endpoint, shared)?),
     };
     let mut crowd = Crowd::connect(endpoint, shared, siege, driver.ledger().published)?;
-    driver.set_load(Load::Open(Pacer::new(driver.now_ns(), siege.rate)));
     while !siege.is_over(&driver, signals) {
-        driver.turn_until(driver.now_ns() + nanoseconds(PERIOD), |_| false)?;
+        driver.set_load(Load::Closed {
+            window: BEHIND_MAX * siege.healthy as u64,
+            remaining: siege.burst,
+        });
+        driver.turn_until(driver.now_ns() + nanoseconds(siege.period), |_| false)?;
         let published = match &mut noise {
-            Some(noise) => noise.offer(siege.rate / PERIODS_PER_S)?,
+            Some(noise) => noise.offer(siege.burst)?,
             None => driver.ledger().published,
         };
         crowd.tend(published)?;
@@ -144,7 +149,7 @@ pub fn besiege(siege: &Siege, endpoint: &Endpoint, signals: &Signals) -> Result<
         sessions: 1 + siege.healthy as u64,
         healthy_received: driver.ledger().received,
         lasted: Some(lasted),
-        failures: driver.breaches().to_vec(),
+        failures: driver.breaches().iter().take(NAMED_MAX).cloned().collect(),
         ..Work::default()
     };
     let published = match noise {

@@ -211,7 +211,8 @@ impl Soak {
                 healthy: 3,
                 stalled: 3,
                 slow: 2,
-                rate: 1_000,
+                burst: 10,
+                period: Duration::from_millis(10),
                 messages: None,
             };
             let (endpoint, signals) = (endpoint.clone(), signals.clone());

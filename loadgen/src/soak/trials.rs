@@ -21,8 +21,10 @@ use crate::target::Endpoint;
 const TIME_MAX: Duration = Duration::from_mins(60);
 /// Which part of the rate a flood must reach: the last connection is due a little before its end.
 const RATE_SHARE: f64 = 0.99;
-/// Messages a second beside stalled readers.
-const SIEGE_RATE: u64 = 5_000;
+/// Messages beside stalled readers: 5,000 a second, if the machine can. So many at once, that each
+/// reader has one send for all of them.
+const SIEGE_BURST: u64 = 200;
+const SIEGE_PERIOD: Duration = Duration::from_millis(40);
 /// Messages for each healthy reader beside as many stalled ones: of 1,000, 10^8 deliveries; and
 /// how many of a few.
 const MESSAGES_PER_READER: u64 = 100;
@@ -83,7 +85,8 @@ pub fn stalled_under(run: &Run, program: &Path, policy: Policy, count: usize) ->
         healthy: count,
         stalled: count,
         slow: 0,
-        rate: SIEGE_RATE,
+        burst: SIEGE_BURST,
+        period: SIEGE_PERIOD,
         messages: Some(messages),
     };
     let part = move |endpoint: &Endpoint, signals: &Signals| besiege(&siege, endpoint, signals);
