@@ -39,6 +39,8 @@ pub struct Counts {
     pub topics: u64,
     /// Pairs of a session and a topic.
     pub subscriptions: u64,
+    /// SUBSCRIBE packets that took effect.
+    pub subscribed: u64,
     /// PUBLISH packets that took effect.
     pub published: u64,
     /// Pairs of an accepted PUBLISH and a session.
@@ -51,6 +53,8 @@ pub struct Counts {
     pub dropped: BTreeMap<String, u64>,
     /// Sessions that ended, by reason.
     pub closed: BTreeMap<String, u64>,
+    /// Panics of its control plane.
+    pub panics: u64,
 }
 
 impl Admin {
@@ -165,12 +169,16 @@ impl Counts {
             sessions: family("sessions")?.values().sum(),
             topics: number("topics")?,
             subscriptions: number("subscriptions")?,
+            subscribed: *accepted.get("subscribe").context("no count of SUBSCRIBE")?,
             published: *accepted.get("publish").context("no count of PUBLISH")?,
             matched: number("deliveries_matched_total")?,
             written: number("deliveries_written_total")?,
             owed: number("deliveries_owed")?,
             dropped: family("deliveries_dropped_total")?,
             closed: family("sessions_closed_total")?,
+            panics: document["control"]["panics"]
+                .as_u64()
+                .context("control.panics")?,
         })
     }
 }

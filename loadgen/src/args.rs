@@ -57,7 +57,7 @@ pub enum Command {
     Fairness(FairnessArgs),
     /// Healthy subscribers alone and beside stalled ones: latency, losses, what became of those
     Slow(SlowArgs),
-    /// Mixed load, faults and a kill -9 against a broker started for it: losses, leaks, latency
+    /// Mixed load, faults and a kill -9 against brokers of its own, and the figures they must hold
     Soak(SoakArgs),
     /// Run the relay, the physical limit, as a process of its own
     Relay(RelayArgs),

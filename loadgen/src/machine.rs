@@ -87,6 +87,17 @@ impl Watched {
         Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
     }
 
+    /// The most memory that was ever resident, where it can be told.
+    pub fn resident_peak_bytes(self) -> Option<u64> {
+        let Self::Process(pid) = self else {
+            return None;
+        };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes: u64 = peak?.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kibibytes << 10)
+    }
+
     /// The CPUs that it may run on.
     pub fn cpus(self) -> Vec<usize> {
         let (Self::Process(id) | Self::Thread(ThreadId(id))) = self;
@@ -260,7 +271,10 @@ mod tests {
     #[test]
     fn our_own_memory_and_cpus_are_known() {
         let watched = Watched::Process(std::process::id().try_into().unwrap());
-        assert!(watched.resident_bytes().unwrap() > 100_000);
+        let resident = watched.resident_bytes().unwrap();
+        assert!(resident > 100_000);
+        // What is resident may have been counted a little later than the peak.
+        assert!(watched.resident_peak_bytes().unwrap() > resident / 2);
         assert!(!watched.cpus().is_empty());
     }
 

@@ -15,7 +15,7 @@
 //! | `growth` | what a delivery costs beside more topics, subscribers, connections |
 //! | `fairness` | what a canary notices of other people's load |
 //! | `slow`, `stalled` | what healthy subscribers notice of stalled ones |
-//! | `soak` | mixed load and faults against a broker of its own, for minutes or days |
+//! | `soak` | mixed load and faults against brokers of its own, and the figures they must hold |
 //! | `report`, `progress` | figures on standard output; talk on standard error |
 #![expect(
     unreachable_pub,
@@ -30,6 +30,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, LoadArgs, RelayArgs};
+use crate::soak::Outcome;
 use crate::target::relay::Relay;
 use crate::target::relay_process::READY;
 use crate::workload::{TOPICS_MAX, Workload};
@@ -61,12 +62,15 @@ mod workload;
 
 /// A run without a result.
 const INVALID: u8 = 3;
+/// A run with one that is not good enough.
+const MISSED: u8 = 4;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match execute(cli.command.unwrap_or(Command::Fanout(cli.fanout))) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(INVALID),
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Invalid) => ExitCode::from(INVALID),
+        Ok(Outcome::Missed) => ExitCode::from(MISSED),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "hvlp-loadgen: {error:#}");
@@ -75,13 +79,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says whether the figures are valid.
-fn execute(command: Command) -> Result<bool> {
+/// Says whether the figures are valid, and good where that is judged.
+fn execute(command: Command) -> Result<Outcome> {
     let load = |workload: Workload, args: LoadArgs| {
         let settings = args.settings(workload).unwrap_or_else(|text| refuse(&text));
         bench::bench(&args, &settings)
     };
-    match command {
+    let valid = match command {
         Command::Fanout(args) => load(Workload::Fanout, args),
         Command::One(args) => load(Workload::One, args),
         Command::Wide(args) => load(Workload::Wide, args),
@@ -102,9 +106,13 @@ fn execute(command: Command) -> Result<bool> {
             let plan = args.plan().unwrap_or_else(|text| refuse(&text));
             slow::slow(&args, &plan)
         }
-        Command::Soak(args) => soak::soak(&args),
+        Command::Soak(args) => return soak::soak(&args),
         Command::Relay(args) => relay(&args),
-    }
+    };
+    Ok(match valid? {
+        true => Outcome::Good,
+        false => Outcome::Invalid,
+    })
 }
 
 /// Runs until a signal ends the process: a relay has nothing to finish.

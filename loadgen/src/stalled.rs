@@ -91,7 +91,7 @@ impl Stalled {
     }
 
     /// Reads what is there now. Says whether there was anything.
-    fn read(&mut self, buffer: &mut [u8]) -> bool {
+    pub fn read(&mut self, buffer: &mut [u8]) -> bool {
         if self.end.is_some() {
             return false;
         }

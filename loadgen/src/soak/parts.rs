@@ -1,4 +1,4 @@
-//! The parts of the load, each a thread: checked flows, the canary, and those who misbehave.
+//! The parts of the mixed load, each a thread: checked flows, and those who come, go and misbehave.
 //!
 //! Each part has topics of its own. Whoever is reset by itself never publishes and is never
 //! published to, so that the ledgers stay exact; only stalled readers take something with them.
@@ -9,8 +9,6 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
-use hvlp::client::{Client, Reconnect};
 use socket2::Socket;
 
 use super::dice::Dice;
@@ -18,28 +16,24 @@ use super::work::{Signals, Work};
 use crate::drive::{Driver, Load};
 use crate::pace::Pacer;
 use crate::run::pass_barrier;
-use crate::stalled::{End, Stalled, Tally, read_to_end};
+use crate::stalled::Tally;
 use crate::target::{Dialect, Endpoint, connect};
 use crate::workload::Plan;
 
-/// First topics of the parts; the flows have those below.
+/// First topics of the parts; the pairs have those below.
+pub const UNIX_TOPIC: usize = 0x0800;
 pub const FANOUT_TOPIC: usize = 0x1000;
 const CHURN_TOPIC: usize = 0x2000;
 const CHURN_TOPICS: usize = 200;
 const RESET_TOPIC: usize = 0x3000;
-const NOISE_TOPIC: usize = 0x4000;
 
 /// How long anything may take that should be at once.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// From one canary message, visit or fault to the next.
+/// From one visit or fault to the next.
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// Visitors that are there at a time.
 const VISITORS: usize = 20;
-const STALLED: usize = 5;
-/// Messages of the noise in a period: within seconds a stalled reader is owed all that it may be.
-const NOISE: usize = 20;
-const NOISE_PAYLOAD_LEN: usize = 200;
 
 /// A workload on a schedule, each delivery checked.
 pub fn flows(plan: &Plan, rate: u64, endpoint: &Endpoint, signals: &Signals) -> Result<Work> {
@@ -70,81 +64,6 @@ pub fn flows(plan: &Plan, rate: u64, endpoint: &Endpoint, signals: &Signals) -> 
         failures: breaches.cloned().collect(),
         ..Work::default()
     })
-}
-
-/// A pair of reconnecting clients, one message every [`PERIOD`].
-pub fn canary(endpoint: &Endpoint, signals: &Signals) -> Result<Work> {
-    let client = || {
-        Client::builder()
-            .address(endpoint.address.to_string().as_str())?
-            .reconnect(Reconnect {
-                first: Duration::from_millis(5),
-                max: Duration::from_millis(20),
-                attempts_max: None,
-            })
-            .write_timeout(PATIENCE)
-            .connect()
-    };
-    let (mut subscriber, mut publisher) = (client()?, client()?);
-    subscriber.subscribe(["canary"])?;
-    let mut work = Work {
-        sessions: 2,
-        ..Work::default()
-    };
-    let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
-    // A subscription takes effect when the broker has read it: messages until one comes are probes.
-    let (mut sent, mut expected) = (0_u64, None);
-    let mut due = Instant::now();
-    while !signals.is_stopped() {
-        let stamp = [sent.to_le_bytes(), signals.now_ns().to_le_bytes()].concat();
-        publisher.publish("canary", &stamp)?;
-        sent += 1;
-        due = (due + PERIOD).max(Instant::now());
-        while let Some(message) =
-            subscriber.receive(due.saturating_duration_since(Instant::now()))?
-        {
-            let (number, sent_ns) = read_stamp(message.data())?;
-            histogram.saturating_record(signals.now_ns().saturating_sub(sent_ns));
-            signals.served(sent_ns);
-            take_number(&mut work, &mut expected, number, signals);
-        }
-    }
-    publisher.disconnect()?;
-    while let Some(message) = subscriber.receive(Duration::from_millis(300))? {
-        let (number, _) = read_stamp(message.data())?;
-        take_number(&mut work, &mut expected, number, signals);
-    }
-    subscriber.disconnect()?;
-    work.faults.lost += sent - expected.unwrap_or_default();
-    work.ledger.published = sent;
-    work.canary = Some(histogram);
-    Ok(work)
-}
-
-fn take_number(work: &mut Work, expected: &mut Option<u64>, number: u64, signals: &Signals) {
-    work.ledger.received += 1;
-    let next = expected.unwrap_or(number);
-    match number.checked_sub(next) {
-        Some(missing) => {
-            work.faults.lost += missing;
-            // Between the broker's two lives some may be missing in the middle.
-            work.arrived_faults.lost += if signals.is_killed() { 0 } else { missing };
-            *expected = Some(number + 1);
-        }
-        None => {
-            work.faults.duplicate += 1;
-            work.arrived_faults.duplicate += 1;
-        }
-    }
-}
-
-fn read_stamp(data: &[u8]) -> Result<(u64, u64)> {
-    ensure!(data.len() == 16, "the canary got what it had not sent");
-    let (number, sent_ns) = data.split_at(8);
-    Ok((
-        u64::from_le_bytes(number.try_into()?),
-        u64::from_le_bytes(sent_ns.try_into()?),
-    ))
 }
 
 /// Sessions that come, subscribe, publish and go, in order.
@@ -257,56 +176,6 @@ pub fn bad_bytes(endpoint: &Endpoint, signals: &Signals, mut dice: Dice) -> Resu
         std::thread::sleep(PERIOD);
     }
     Ok(work)
-}
-
-/// Readers that stall, and what they do not read. Whom the broker closes has a successor.
-pub fn stalled_readers(endpoint: &Endpoint, signals: &Signals) -> Result<Work> {
-    let dialect = endpoint.dialect;
-    let publisher = open(endpoint)?;
-    (&publisher).write_all(&dialect.greeting())?;
-    let noise = dialect.publish(NOISE_TOPIC, NOISE_PAYLOAD_LEN).bytes;
-    let noise = noise.repeat(NOISE);
-    let mut work = Work {
-        sessions: 1,
-        ..Work::default()
-    };
-    let open = |published: u64| {
-        let reader = Stalled::connect(endpoint, std::iter::once(NOISE_TOPIC))?;
-        Ok::<_, anyhow::Error>((reader, published))
-    };
-    let readers = (0..STALLED).map(|_| open(0));
-    let mut readers = readers.collect::<Result<Vec<_>>>()?;
-    work.sessions += STALLED as u64;
-    while !signals.is_stopped() {
-        (&publisher).write_all(&noise)?;
-        work.ledger.published += NOISE as u64;
-        for reader in &mut readers {
-            if reader.0.is_reset()? {
-                let successor = open(work.ledger.published)?;
-                settle(vec![std::mem::replace(reader, successor)], &mut work)?;
-                work.sessions += 1;
-            }
-        }
-        std::thread::sleep(PERIOD);
-    }
-    // Once it has closed too, all of the noise has been matched.
-    publisher.shutdown(Shutdown::Write)?;
-    let len = (&publisher).read(&mut [0; 16])?;
-    ensure!(len == 0, "the publisher of noise heard something");
-    settle(readers, &mut work)?;
-    Ok(work)
-}
-
-/// Reads them to their end; each came with what had been published before it.
-fn settle(readers: Vec<(Stalled, u64)>, work: &mut Work) -> Result<()> {
-    let (mut readers, before): (Vec<_>, Vec<_>) = readers.into_iter().unzip();
-    read_to_end(&mut readers)?;
-    for (reader, before) in readers.iter().zip(before) {
-        work.ledger.received += reader.received();
-        work.ledger.cut_max += reader.cut_max(work.ledger.published - before);
-        work.stalled_closed += u64::from(reader.end == Some(End::Closed));
-    }
-    Ok(())
 }
 
 /// A connection that waits, but not for ever.
