@@ -117,7 +117,7 @@ keys! {
     "listener.frame_timeout" Duration listener.frame_timeout time [MICROSECOND, DAY]
         "from the first byte of a frame to its last; a slow trickle holds no slot for ever",
     "listener.tcp_keepalive" Duration listener.tcp_keepalive time [SECOND, KEEPALIVE_MAX]
-        "silence after which the kernel asks whether the peer is still there",
+        "silence after which the kernel asks if the peer is there; half of it for some, to spread them",
     "listener.tcp_keepalive_interval" Duration listener.tcp_keepalive_interval time [SECOND, KEEPALIVE_MAX]
         "time between two such questions",
     "listener.tcp_user_timeout" Duration listener.tcp_user_timeout time [SECOND, DAY]

@@ -75,14 +75,31 @@ fn c3_c8_sockets_have_keepalive_and_the_user_timeout_as_configured() {
         let socket = far_end(&broker, &peer);
         let seconds = Duration::from_secs;
         assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(idle));
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(interval));
+        // Sessions do not all ask at once.
+        let time = socket.tcp_keepalive_time().unwrap();
+        assert!((seconds(idle / 2)..=seconds(idle)).contains(&time));
+        let time = socket.tcp_keepalive_interval().unwrap();
+        assert!((seconds(interval / 2)..=seconds(interval)).contains(&time));
         let timeout = socket.tcp_user_timeout().unwrap();
         assert_eq!(timeout, Some(seconds(unanswered)));
         assert!(socket.tcp_nodelay().unwrap() && socket.out_of_band_inline().unwrap());
         drop((socket, peer));
         broker.finish();
     }
+}
+
+#[test]
+fn c3_silent_sessions_that_began_together_are_asked_at_different_times() {
+    let broker = start(&["reactors=1"]);
+    let peers: Vec<_> = (0..60).map(|_| broker.connect()).collect();
+    broker.await_counters("all are there", |counters| counters.sessions.total() == 62);
+    let time = |peer| far_end(&broker, peer).tcp_keepalive_time().unwrap();
+    let mut times: Vec<_> = peers.iter().map(time).collect();
+    times.sort();
+    let most = times.chunk_by(|one, other| one == other).map(<[_]>::len);
+    assert!(most.max() <= Some(4), "of 60, in 30 s: {times:?}");
+    drop(peers);
+    broker.finish();
 }
 
 /// The host of this peer is gone: its kernel throws away whatever comes, unanswered.

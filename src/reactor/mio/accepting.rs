@@ -96,7 +96,9 @@ impl<H: SessionHandler> Reactor<H> {
         let Ok(key) = self.shard.open_at(self.now, peer, listener) else {
             return self.peers.unplace(self.id, peer);
         };
-        if let Err(error) = transport.configure(&self.listener_configs[listener.index()]) {
+        if let Err(error) =
+            transport.configure(&self.listener_configs[listener.index()], key.slot())
+        {
             self.journal.option_refused(&error);
         }
         if transport
