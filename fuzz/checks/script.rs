@@ -1,7 +1,5 @@
 //! A script of operations, read off any bytes, and the frames that its operations send.
 
-use std::io::ErrorKind;
-
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 
 impl Script<'_> {
@@ -15,23 +13,6 @@ impl Script<'_> {
         let (bytes, rest) = self.0.split_at(usize::from(count).min(self.0.len()));
         self.0 = rest;
         bytes.to_vec()
-    }
-}
-
-/// What a socket answers to an offer, instead of taking what it has room for.
-#[derive(Clone, Copy)]
-pub(crate) enum Refusal {
-    NoBuffers,
-    Failed(ErrorKind),
-}
-
-pub(crate) fn refusal(argument: u8) -> Refusal {
-    match argument % 6 {
-        0 | 1 => Refusal::NoBuffers,
-        2 => Refusal::Failed(ErrorKind::ConnectionReset),
-        3 => Refusal::Failed(ErrorKind::TimedOut),
-        4 => Refusal::Failed(ErrorKind::WriteZero),
-        _ => Refusal::Failed(ErrorKind::HostUnreachable),
     }
 }
 

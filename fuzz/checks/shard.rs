@@ -30,9 +30,11 @@ use hvlp::shard::{Gone, Outgoing, SendOutcome, Shard};
 
 mod naive;
 mod script;
+mod socket;
 
 use naive::{CLIENT_COUNT, Naive, NaiveBroker, flushes};
-use script::{Refusal, Script, list, publish, refusal};
+use script::{Script, list, publish};
+use socket::{Client, refusal};
 
 const POLICIES: &[SlowConsumer] = SlowConsumer::ALL.as_slice();
 
@@ -56,6 +58,8 @@ static CONFIGS: LazyLock<[Config; 4]> = LazyLock::new(|| {
     [short_turns, small_backlogs, both, roomy]
 });
 
+/// As long as a shard waits before it makes a send again that found no memory.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// How far time passes: to just before and just at the ends of what is waited for.
 const MILLIS: [u64; 8] = [1, 9, 10, 1_000, 9_999, 10_000, 29_999, 30_000];
 
@@ -69,15 +73,6 @@ pub(crate) fn check(input: &[u8]) {
         world.step(operation, &mut script);
     }
     world.finish();
-}
-
-/// The far end of a connection: what its socket still takes, and what its next send comes to.
-struct Client {
-    key: SessionKey,
-    room: usize,
-    refusal: Option<Refusal>,
-    /// A send has found no memory, and was not made again.
-    is_starved: bool,
 }
 
 struct Reactor {
@@ -431,17 +426,32 @@ impl World {
 
     fn finish(&mut self) {
         for who in 0..CLIENT_COUNT {
-            if let Some(client) = &mut self.clients[who] {
-                client.refusal = None;
+            let Some(client) = &mut self.clients[who] else {
+                continue;
+            };
+            client.refusal = None;
+            client.room = usize::MAX;
+            // No event tells when there is memory again: the shard has to try by itself.
+            if !client.is_starved {
                 self.make_room(who);
             }
+        }
+        self.turn(true);
+        self.now = self.now + RETRY_AFTER;
+        self.turn(true);
+        self.turn(true);
+        for who in 0..CLIENT_COUNT {
+            let is_starved = self.clients[who].as_ref().is_some_and(|it| it.is_starved);
+            assert!(
+                !is_starved || self.naive.session(who).is_broken,
+                "not sent again"
+            );
         }
         let has_work = |it: &Reactor| {
             let shard = &it.shard;
             shard.has_put_off() || shard.is_dirty() || shard.has_pauses() || shard.has_mesh_work()
         };
         let mut turns = 0;
-        self.turn(true);
         while self.reactors.iter().any(has_work) {
             self.turn(true);
             turns += 1;
@@ -460,35 +470,6 @@ impl World {
             assert_eq!(reactor.shard.register().topic_count(), 0);
             let counters = reactor.shard.counters();
             assert_eq!((counters.deliveries_owed, counters.backlog_bytes), (0, 0));
-        }
-    }
-}
-
-impl Client {
-    /// What its socket makes of an offer, and how much of it it takes.
-    fn take(&mut self, offer: &[u8]) -> (SendOutcome, usize) {
-        let taken = offer.len().min(self.room);
-        match self.refusal.take() {
-            Some(Refusal::Failed(kind)) => return (SendOutcome::Failed(kind), 0),
-            Some(Refusal::NoBuffers) => {
-                let taken = taken / 2;
-                self.use_room(taken);
-                self.is_starved = true;
-                return (SendOutcome::NoBuffers(taken), taken);
-            }
-            None => {}
-        }
-        self.use_room(taken);
-        self.is_starved = false;
-        match taken == offer.len() {
-            true => (SendOutcome::Whole(taken), taken),
-            false => (SendOutcome::Short(taken), taken),
-        }
-    }
-
-    const fn use_room(&mut self, taken: usize) {
-        if self.room != usize::MAX {
-            self.room -= taken;
         }
     }
 }
