@@ -10,11 +10,20 @@ use std::path::Path;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+#[cfg(feature = "client")]
+#[path = "../fuzz/checks/client.rs"]
+mod client;
 #[path = "../fuzz/checks/packet.rs"]
 mod packet;
 #[cfg(feature = "broker")]
 #[path = "../fuzz/checks/shard.rs"]
 mod shard;
+
+#[test]
+#[cfg(feature = "client")]
+fn the_corpus_of_client_holds() {
+    replay("client", client::check);
+}
 
 #[test]
 fn the_corpus_of_packet_holds() {
@@ -33,6 +42,12 @@ proptest! {
     #[test]
     fn the_codec_holds_on_random_bytes(input in vec(any::<u8>(), 0..1000)) {
         packet::check(&input);
+    }
+
+    #[test]
+    #[cfg(feature = "client")]
+    fn a_client_takes_random_bytes_as_a_naive_decoder_does(input in vec(any::<u8>(), 0..1000)) {
+        client::check(&input);
     }
 
     #[test]

@@ -96,6 +96,10 @@ marks! {
     HeldElsewhere,
     /// A publisher waits for several.
     HeldTwice,
+    /// A backlog has grown, and others have gone for it.
+    Evicted,
+    /// More than one.
+    EvictedTwo,
     /// So much waits that nobody is read.
     Spilling,
     /// Something came between the last look and the sleep.

@@ -24,6 +24,7 @@ use crate::outside::Outside;
 
 mod ending;
 mod events;
+mod evictions;
 mod pauses;
 mod reading;
 
@@ -77,6 +78,8 @@ pub(crate) struct Reactor {
     /// By key, of sessions that have ended too.
     numbers: BTreeMap<SessionKey, u64>,
     directory: Arc<Directory>,
+    /// Sessions that have closed over a backlog, and what the others were owed then.
+    evicted: BTreeMap<SessionKey, usize>,
     /// Words to other shards that have not come there.
     told: VecDeque<Told>,
     /// Peers whose connections wait to be accepted.
@@ -170,6 +173,7 @@ impl Reactor {
             lingering: Vec::new(),
             numbers: BTreeMap::new(),
             directory,
+            evicted: BTreeMap::new(),
             told: VecDeque::new(),
             backlog: VecDeque::new(),
             commands: VecDeque::new(),
@@ -278,6 +282,7 @@ impl Reactor {
                 continue;
             }
             let now = outside.now;
+            let before = self.backlogs();
             let offer: Vec<Vec<u8>> = match self.shard.outgoing(now, key, &self.arena) {
                 Outgoing::Nothing => Vec::new(),
                 Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
@@ -293,6 +298,7 @@ impl Reactor {
                 }
             };
             // What this turn brought may have gone behind a backlog.
+            self.check_evicted(outside, key, &before);
             self.note_backlog(outside, key);
             if offer.is_empty() {
                 continue;
@@ -306,7 +312,9 @@ impl Reactor {
             outside.model.taken(connection.number, &bytes);
             let number = connection.number;
             let is_read = self.shard.wants_input(key) || self.shard.has_held(key);
+            let before = self.backlogs();
             self.shard.sent(now, key, &self.arena, outcome);
+            self.check_evicted(outside, key, &before);
             self.note_backlog(outside, key);
             if let SendOutcome::Failed(kind) = outcome {
                 self.send_failed(outside, key, number, kind, is_read);

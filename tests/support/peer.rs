@@ -1,7 +1,7 @@
 //! A peer that speaks literal bytes: it can do everything that a client must not.
 
 use std::fmt::Debug;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -11,10 +11,21 @@ use socket2::{Domain, SockRef, Type};
 
 use super::{DEADLINE, wire};
 
-trait Socket: Read + Write + Send + Debug {}
+trait Socket: Read + Write + Send + Debug {
+    fn end_writing(&self) -> io::Result<()>;
+}
 
-impl Socket for TcpStream {}
-impl Socket for UnixStream {}
+impl Socket for TcpStream {
+    fn end_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Socket for UnixStream {
+    fn end_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -202,7 +213,7 @@ impl Peer {
 
     /// FIN, while reading goes on.
     pub(crate) fn half_close(&self) {
-        self.tcp().shutdown(Shutdown::Write).unwrap();
+        self.socket.end_writing().unwrap();
     }
 
     /// Closes with a reset instead of FIN.

@@ -74,6 +74,16 @@ impl Model {
         );
     }
 
+    /// A session is read, or what it holds is executed: it waits for nobody. So a consumer that
+    /// pauses is brought no more than one receive of each publisher, and what is in the mesh.
+    pub(crate) fn check_read(&self, number: u64) {
+        let waits_for = &self.sessions[&number].waits_for;
+        assert!(
+            waits_for.is_empty(),
+            "session {number} is read while it waits for {waits_for:?}"
+        );
+    }
+
     /// For how many of its own shard, and of others, a session waits.
     pub(crate) fn waits(&self, number: u64) -> (usize, usize) {
         let session = &self.sessions[&number];

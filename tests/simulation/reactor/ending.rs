@@ -44,6 +44,7 @@ impl Reactor {
 
     pub(super) fn reap(&mut self, outside: &mut Outside) {
         while let Some(closed) = self.shard.next_closed() {
+            self.check_reason(outside, closed.key, closed.reason);
             outside.model.closed(&closed, outside.now, self.stopping);
             self.end_connection(outside, &closed);
         }

@@ -120,6 +120,7 @@ impl Reactor {
     fn receive(&mut self, outside: &mut Outside, key: SessionKey, piece: Piece, was_held: bool) {
         let number = self.connections[&key].number;
         let now = outside.now;
+        outside.model.check_read(number);
         let had_begun = !was_held && !self.shard.remainder(key).is_empty();
         let mut bytes = self.arena.bytes(piece).to_vec();
         let mut rest = self.shard.receive(now, key, &mut self.arena, piece);

@@ -1,0 +1,259 @@
+//! A broker as simple as can be: no turn, no arena, no queue, no bound. What it would have sent and
+//! ended is what a shard is held against.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use hvlp::deadline::Timestamp;
+use hvlp::outbound::SlowConsumer;
+use hvlp::session::CloseReason;
+
+pub(crate) const CLIENT_COUNT: usize = 4;
+const ERROR_BUDGET: usize = 64;
+const ERROR_WINDOW: Duration = Duration::from_secs(10);
+
+/// One of its sessions.
+pub(crate) struct Naive {
+    pub(crate) policy: SlowConsumer,
+    shard: usize,
+    opened: Timestamp,
+    connected: bool,
+    /// What the shard was given and has kept: a cut frame, or what it has put off.
+    pub(crate) unexecuted: Vec<u8>,
+    pub(crate) topics: BTreeSet<Vec<u8>>,
+    discarded_at: VecDeque<Timestamp>,
+    /// Frames that its client has not read, nor are known to be left out.
+    owed: VecDeque<Vec<u8>>,
+    /// The newest frame that it was owed, of each topic and at all (by the topic `None`).
+    newest: BTreeMap<Option<Vec<u8>>, Vec<u8>>,
+    newest_read: BTreeMap<Option<Vec<u8>>, Vec<u8>>,
+    /// The beginning of a frame, as far as its client has read it.
+    cut: Vec<u8>,
+    /// Its socket has failed, and its input alone is still of interest.
+    pub(crate) is_broken: bool,
+    pub(crate) end: Option<CloseReason>,
+}
+
+impl Naive {
+    pub(crate) fn open(shard: usize, policy: SlowConsumer, now: Timestamp) -> Self {
+        Self {
+            policy,
+            shard,
+            opened: now,
+            connected: false,
+            unexecuted: Vec::new(),
+            topics: BTreeSet::new(),
+            discarded_at: VecDeque::new(),
+            owed: VecDeque::new(),
+            newest: BTreeMap::new(),
+            newest_read: BTreeMap::new(),
+            cut: Vec::new(),
+            is_broken: false,
+            end: None,
+        }
+    }
+
+    pub(crate) fn end(&mut self, reason: CloseReason) {
+        if self.end.is_none() {
+            self.end = Some(reason);
+        }
+    }
+
+    fn discard(&mut self, now: Timestamp) {
+        self.discarded_at.push_back(now);
+        self.discarded_at.retain(|at| now.since(*at) < ERROR_WINDOW);
+        if self.discarded_at.len() == ERROR_BUDGET {
+            self.end(CloseReason::ProtocolErrorBudget);
+        }
+    }
+
+    /// Whether the session may have ended for this reason, which nothing it was sent has decided.
+    pub(crate) fn may_end(&self, reason: CloseReason, now: Timestamp) -> bool {
+        match reason {
+            CloseReason::ConnectTimeout => self.is_late_with_connect(now),
+            CloseReason::FrameTimeout => !self.unexecuted.is_empty(),
+            CloseReason::SlowConsumerPaused => self.policy == SlowConsumer::Pause,
+            CloseReason::SlowConsumerStalled => self.policy != SlowConsumer::Pause,
+            CloseReason::SlowConsumerEvicted => true,
+            CloseReason::SlowConsumerBytes => matches!(
+                self.policy,
+                SlowConsumer::Disconnect | SlowConsumer::Conflate | SlowConsumer::Pause
+            ),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_late_with_connect(&self, now: Timestamp) -> bool {
+        !self.connected && now.since(self.opened) >= Duration::from_secs(30)
+    }
+
+    fn owe(&mut self, topic: &[u8], frame: &[u8]) {
+        self.owed.push_back(frame.to_vec());
+        for key in [None, Some(topic.to_vec())] {
+            self.newest.insert(key, frame.to_vec());
+        }
+    }
+
+    /// Its client has read these bytes; returns how many frames have become whole.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> u64 {
+        self.cut.extend_from_slice(bytes);
+        let mut stream = std::mem::take(&mut self.cut);
+        let mut count = 0;
+        while let [_, len, ..] = stream[..]
+            && stream.len() >= 2 + usize::from(len)
+        {
+            let rest = stream.split_off(2 + usize::from(len));
+            let frame = std::mem::replace(&mut stream, rest);
+            self.read_frame(frame);
+            count += 1;
+        }
+        let is_next = |frame: &Vec<u8>| frame.starts_with(&stream);
+        let is_owed = match self.loses_nothing() {
+            true => self.owed.front().is_some_and(is_next),
+            false => self.owed.iter().any(is_next),
+        };
+        assert!(
+            stream.is_empty() || is_owed,
+            "a cut frame is one that is owed"
+        );
+        self.cut = stream;
+        count
+    }
+
+    /// In order, and without a gap unless its policy leaves gaps.
+    fn read_frame(&mut self, frame: Vec<u8>) {
+        loop {
+            let next = self.owed.pop_front();
+            let next = next.expect("what was read is what was sent, in its order");
+            if next == frame {
+                break;
+            }
+            assert!(!self.loses_nothing(), "{}: a frame is missing", self.policy);
+        }
+        let topic = frame[3..3 + usize::from(frame[2])].to_vec();
+        self.newest_read.insert(Some(topic), frame.clone());
+        self.newest_read.insert(None, frame);
+    }
+
+    pub(crate) const fn loses_nothing(&self) -> bool {
+        matches!(self.policy, SlowConsumer::Disconnect | SlowConsumer::Pause)
+    }
+
+    /// Its client has read everything that it will get for now.
+    pub(crate) fn check_settled(&mut self) {
+        assert!(self.cut.is_empty(), "half a frame");
+        match self.policy {
+            SlowConsumer::Disconnect | SlowConsumer::Pause => {
+                assert_eq!(self.owed.len(), 0, "frames are missing");
+            }
+            SlowConsumer::DropNewest => {}
+            SlowConsumer::DropOldest => {
+                assert_eq!(self.newest_read.get(&None), self.newest.get(&None));
+            }
+            SlowConsumer::Conflate => {
+                self.newest_read.remove(&None);
+                self.newest.remove(&None);
+                assert_eq!(self.newest_read, self.newest, "the newest of each topic");
+            }
+        }
+        self.owed.clear();
+    }
+}
+
+/// All of it: sessions by client, and what each shard has not yet told the other.
+#[derive(Default)]
+pub(crate) struct NaiveBroker {
+    pub(crate) sessions: [Option<Naive>; CLIENT_COUNT],
+    /// Frames for those who will want them on shard k, and their topics.
+    on_the_way: [VecDeque<(Vec<u8>, Vec<u8>)>; 2],
+    /// Deliveries at most: a session that was closed for being slow is not known to be.
+    pub(crate) matched_max: u64,
+}
+
+impl NaiveBroker {
+    pub(crate) fn session(&mut self, who: usize) -> &mut Naive {
+        self.sessions[who].as_mut().expect("a step has opened it")
+    }
+
+    /// Whole frames, and what followed them in a session that ended over them.
+    pub(crate) fn execute(&mut self, who: usize, mut bytes: &[u8], now: Timestamp) {
+        while self.session(who).end.is_none() && !bytes.is_empty() {
+            let (frame, rest) = bytes.split_at(2 + usize::from(bytes[1]));
+            bytes = rest;
+            let session = self.session(who);
+            match (frame[0], topics_of(frame)) {
+                (1, _) => session.connected = true,
+                (2, _) => session.end(CloseReason::ClientDisconnect),
+                _ if !session.connected => session.discard(now),
+                (3, Some(topics)) => session.topics.extend(topics),
+                (4, Some(topics)) => session.topics.retain(|topic| !topics.contains(topic)),
+                (5, Some(topics)) => self.publish(who, &topics[0], frame),
+                _ => session.discard(now),
+            }
+        }
+    }
+
+    fn publish(&mut self, who: usize, topic: &[u8], frame: &[u8]) {
+        let here = self.session(who).shard;
+        let mut is_wanted_elsewhere = false;
+        for (other, session) in self.sessions.iter_mut().enumerate() {
+            let Some(session) = session.as_mut().filter(|it| it.topics.contains(topic)) else {
+                continue;
+            };
+            if session.shard != here {
+                is_wanted_elsewhere = true;
+            } else if other != who && session.end.is_none() {
+                session.owe(topic, frame);
+                self.matched_max += 1;
+            }
+        }
+        if is_wanted_elsewhere {
+            self.on_the_way[1 - here].push_back((topic.to_vec(), frame.to_vec()));
+        }
+    }
+
+    /// All that is on its way to a shard is there, for those who want it now.
+    pub(crate) fn deliver(&mut self, shard: usize) {
+        for (topic, frame) in std::mem::take(&mut self.on_the_way[shard]) {
+            for session in self.sessions.iter_mut().flatten() {
+                let wants = session.shard == shard && session.topics.contains(&topic);
+                if wants && session.end.is_none() {
+                    session.owe(&topic, &frame);
+                    self.matched_max += 1;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.sessions
+            .iter()
+            .flatten()
+            .map(|it| it.topics.len())
+            .sum()
+    }
+}
+
+/// Whether a session that ends for this reason is sent what it is owed, once more.
+pub(crate) const fn flushes(reason: CloseReason) -> bool {
+    !reason.is_slow()
+        && !matches!(
+            reason,
+            CloseReason::Reset
+                | CloseReason::WriteTimeout
+                | CloseReason::WriteZero
+                | CloseReason::IoError
+        )
+}
+
+/// The topics of a frame: all of a list, the first of a PUBLISH; `None` if it is malformed.
+fn topics_of(frame: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (id, mut rest) = (frame[0], &frame[2..]);
+    let mut topics = Vec::new();
+    while !rest.is_empty() && (id != 5 || topics.is_empty()) {
+        let topic = rest.get(1..1 + usize::from(rest[0]))?;
+        topics.push(String::from_utf8(topic.to_vec()).ok()?.into_bytes());
+        rest = &rest[1 + topic.len()..];
+    }
+    (matches!(id, 3 | 4) || !topics.is_empty()).then_some(topics)
+}
