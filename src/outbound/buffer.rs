@@ -1,8 +1,8 @@
 //! Memory of chunks, which goes back to the system when a burst is over.
 //!
 //! What an allocator gets back from the midst of its heap it keeps, most often for good: twenty
-//! readers that fell 4 MiB behind once would cost the process 80 MiB for ever. So larger chunks
-//! are mappings of their own.
+//! readers that fell 4 MiB behind once would cost the process 80 MiB for ever. So chunks are
+//! mappings of their own.
 
 use std::ops::Deref;
 
@@ -23,30 +23,29 @@ enum Memory {
     Mapped(MmapMut),
 }
 
-/// A few mappings of a shard, kept for its next reader that blinks: to unmap one interrupts every
-/// core that runs this process.
+/// A few mappings of a shard, by size, kept for its next reader that blinks: to unmap one
+/// interrupts every core that runs this process.
 #[derive(Debug, Default)]
-pub struct Spares(Vec<MmapMut>);
+pub struct Spares([Vec<MmapMut>; SIZES]);
 
-/// From this size on a buffer is a mapping.
-const MAPPED_LEN_MIN: usize = 16 * 1024;
-/// The size of those that are kept: a chunk of a long backlog.
-pub(super) const SPARE_LEN: usize = 64 * 1024;
-/// A megabyte of them.
-const SPARES_MAX: usize = 16;
+/// The least and the most that a mapping has; sizes between are powers of two.
+pub(super) const MAPPED_LEN_MIN: usize = 4 * 1024;
+pub(super) const MAPPED_LEN_MAX: usize = MAPPED_LEN_MIN << (SIZES - 1);
+const SIZES: usize = 5;
+/// Of each size: less than a megabyte in all.
+const SPARES_MAX: usize = 8;
 
 impl Buffer {
-    /// An empty one for `capacity` bytes.
-    pub(super) fn with_capacity(capacity: usize, spares: &mut Spares) -> Result<Self, Refused> {
-        let memory = if capacity < MAPPED_LEN_MIN {
-            let mut bytes = Vec::new();
-            let reserved = bytes.try_reserve_exact(capacity);
-            reserved.map_err(|_| Refused::NoMemory)?;
-            Memory::Heap(bytes)
-        } else {
-            let spare = spares.take(capacity);
-            let mapped = spare.map_or_else(|| MmapMut::map_anon(capacity), Ok);
-            Memory::Mapped(mapped.map_err(|_| Refused::NoMemory)?)
+    /// An empty one for at least `wanted` bytes if `most` allows, and never for more than that.
+    pub(super) fn new(wanted: usize, most: usize, spares: &mut Spares) -> Result<Self, Refused> {
+        let memory = match size(wanted, most) {
+            Some(size) => Memory::Mapped(spares.take(size)?),
+            None => {
+                let mut bytes = Vec::new();
+                let reserved = bytes.try_reserve_exact(most);
+                reserved.map_err(|_| Refused::NoMemory)?;
+                Memory::Heap(bytes)
+            }
         };
         Ok(Self { memory, len: 0 })
     }
@@ -74,18 +73,29 @@ impl Buffer {
     }
 }
 
+/// Which mapping: the least that has `wanted` bytes, or the largest that has no more than `most`.
+fn size(wanted: usize, most: usize) -> Option<usize> {
+    let wanted = wanted.div_ceil(MAPPED_LEN_MIN).next_power_of_two();
+    let most = (most / MAPPED_LEN_MIN).checked_ilog2()?;
+    Some(wanted.ilog2().min(most) as usize).map(|size| size.min(SIZES - 1))
+}
+
 impl Spares {
-    fn take(&mut self, capacity: usize) -> Option<MmapMut> {
-        (capacity == SPARE_LEN).then(|| self.0.pop())?
+    fn take(&mut self, size: usize) -> Result<MmapMut, Refused> {
+        let spare = self.0[size].pop();
+        let mapped = spare.map_or_else(|| MmapMut::map_anon(MAPPED_LEN_MIN << size), Ok);
+        mapped.map_err(|_| Refused::NoMemory)
     }
 
     /// Keeps the memory of a buffer, or gives it back.
     pub(super) fn keep(&mut self, buffer: Buffer) {
-        if let Memory::Mapped(bytes) = buffer.memory
-            && bytes.len() == SPARE_LEN
-            && self.0.len() < SPARES_MAX
-        {
-            self.0.push(bytes);
+        let Memory::Mapped(bytes) = buffer.memory else {
+            return;
+        };
+        let size = (bytes.len() / MAPPED_LEN_MIN).ilog2() as usize;
+        let spares = &mut self.0[size];
+        if spares.len() < SPARES_MAX {
+            spares.push(bytes);
         }
     }
 }
@@ -114,16 +124,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_buffer_has_what_is_wanted_and_never_more_than_it_may() {
+        let capacity = |wanted, most| {
+            let buffer = Buffer::new(wanted, most, &mut Spares::default());
+            buffer.unwrap().capacity()
+        };
+        for (wanted, most, expected) in [
+            (1, 1 << 20, 4096),
+            (4097, 1 << 20, 8192),
+            (20_000, 1 << 20, 32_768),
+            (1 << 20, 1 << 20, MAPPED_LEN_MAX),
+            (20_000, 30_000, 16_384),
+            (20_000, 4096, 4096),
+            (20_000, 4095, 4095),
+            (20, 300, 300),
+        ] {
+            assert_eq!(capacity(wanted, most), expected, "{wanted} of {most}");
+        }
+    }
+
+    #[test]
     fn what_is_put_in_is_there_whatever_holds_it() {
         let mut spares = Spares::default();
-        for capacity in [4096, MAPPED_LEN_MIN, SPARE_LEN, SPARE_LEN] {
-            let mut buffer = Buffer::with_capacity(capacity, &mut spares).unwrap();
-            assert_eq!((buffer.capacity(), buffer.room()), (capacity, capacity));
+        for most in [300, 4096, 8192, MAPPED_LEN_MAX, MAPPED_LEN_MAX] {
+            let mut buffer = Buffer::new(most, most, &mut spares).unwrap();
+            assert_eq!((buffer.capacity(), buffer.room()), (most, most));
             assert!(buffer.is_empty(), "a spare one too");
-            let bytes: Vec<_> = (0..capacity)
+            let bytes: Vec<_> = (0..most)
                 .map(|at| u8::try_from(at % 251).unwrap())
                 .collect();
-            let (head, tail) = bytes.split_at(1000);
+            let (head, tail) = bytes.split_at(100);
             buffer.extend(head);
             assert_eq!(&*buffer, head);
             buffer.extend(tail);
@@ -133,21 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn a_few_are_kept_and_the_rest_goes_back() {
+    fn a_few_of_each_size_are_kept_and_the_rest_goes_back() {
         let mut spares = Spares::default();
-        let buffer = |len: usize| Buffer::with_capacity(len, &mut Spares::default()).unwrap();
+        let buffer = |len: usize, spares: &mut Spares| Buffer::new(len, len, spares).unwrap();
         for _ in 0..2 * SPARES_MAX {
-            spares.keep(buffer(SPARE_LEN));
-            spares.keep(buffer(SPARE_LEN / 2));
-            spares.keep(buffer(4096));
+            for size in 0..SIZES {
+                spares.keep(buffer(MAPPED_LEN_MIN << size, &mut Spares::default()));
+            }
+            spares.keep(buffer(300, &mut Spares::default()));
         }
-        assert_eq!(spares.0.len(), SPARES_MAX);
-        let again = Buffer::with_capacity(SPARE_LEN, &mut spares).unwrap();
-        assert_eq!(
-            (again.capacity(), spares.0.len()),
-            (SPARE_LEN, SPARES_MAX - 1)
-        );
-        Buffer::with_capacity(SPARE_LEN / 2, &mut spares).unwrap();
-        assert_eq!(spares.0.len(), SPARES_MAX - 1);
+        let kept = |spares: &Spares| spares.0.each_ref().map(Vec::len);
+        assert_eq!(kept(&spares), [SPARES_MAX; SIZES]);
+        drop(buffer(8192, &mut spares));
+        assert_eq!(kept(&spares), [8, 7, 8, 8, 8]);
     }
 }
