@@ -33,7 +33,8 @@ pub struct SoakArgs {
     /// What the faults are drawn from
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// Idle sessions with a topic each, held for the second life of the mixed load
+    /// Idle sessions with a topic each, held for the second life of the mixed load, which then has
+    /// nearly all of the time
     #[arg(long, value_name = "SESSIONS", value_parser = clap::value_parser!(u64).range(1..=MOST))]
     pub hold: Option<u64>,
     /// Subscribes and is reset, so many times

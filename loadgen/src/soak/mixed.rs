@@ -25,10 +25,12 @@ use crate::conservation::Account;
 use crate::target::Endpoint;
 use crate::workload::{Plan, Workload};
 
-/// Which part of the time is around the kill.
-const KILL_SHARE: f64 = 0.1;
+/// Which parts of the time are the first life, and around the kill; the second life has the rest.
+const SHARES: [f64; 2] = [0.45, 0.1];
+/// As long at most if sessions are held in the second life: then that is what the time is for.
+const MOST_BEFORE_HOLD: [Duration; 2] = [Duration::from_mins(3), Duration::from_mins(1)];
 /// Half of it is enough to connect everybody.
-const KILL_TIME_MIN: Duration = Duration::from_secs(2);
+const PART_TIME_MIN: Duration = Duration::from_secs(2);
 /// How long the first message after it is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a life, how long held sessions are alone before the load begins, and at most.
@@ -68,12 +70,14 @@ pub fn mixed(
         stand: Stand::start(run, setup)?,
         dice: Dice::new(seed),
     };
-    let kill_time = time.mul_f64(KILL_SHARE).max(KILL_TIME_MIN);
-    let life_time = time.saturating_sub(kill_time) / 2;
-    let first = soak.live("first life", life_time, None)?;
+    let most = hold.map_or([Duration::MAX; 2], |_| MOST_BEFORE_HOLD);
+    let part = |at: usize| time.mul_f64(SHARES[at]).clamp(PART_TIME_MIN, most[at]);
+    let (first_time, kill_time) = (part(0), part(1));
+    let first = soak.live("first life", first_time, None)?;
     let kill = soak.kill(kill_time)?;
     let hold = hold.map(|count| (count, first.rested_bytes));
-    let second = soak.live("second life", life_time, hold)?;
+    let second_time = time.saturating_sub(first_time + kill_time);
+    let second = soak.live("second life", second_time.max(PART_TIME_MIN), hold)?;
     Ok(Mixed {
         lives: [first, second],
         kill,
