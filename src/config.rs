@@ -248,8 +248,8 @@ impl Default for Limits {
             topic_bytes_max: 128 * MIB,
             error_budget: 64,
             error_window: Duration::from_secs(10),
-            // Above what a herd of reconnecting clients comes to: with 10,000 their SYNs overflow the
-            // backlog, are sent again after a second, and 10,000 take 3.5 s instead of 1.3.
+            // Above what a herd of clients comes to that reconnect: with 10,000 a second their SYNs
+            // overflow the backlog, are sent again later, and 10,000 take 3.5 s instead of 1.3.
             accepts_per_second: 50_000,
             accept_per_turn: 64,
             read_per_session: 256 * KIB,
