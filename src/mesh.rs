@@ -149,6 +149,11 @@ pub(crate) struct HandedOver {
 impl Mesh {
     /// The ends of a mesh between as many shards as there are doorbells, in their order.
     pub fn between(doorbells: &[Arc<Doorbell>]) -> Vec<Self> {
+        Self::with_rings_of(RING_BATCHES, doorbells)
+    }
+
+    /// As `between`, with rings that take so many batches.
+    pub fn with_rings_of(batches: usize, doorbells: &[Arc<Doorbell>]) -> Vec<Self> {
         let count = doorbells.len();
         let mut ends: Vec<_> = (0..count)
             .map(|_| Self {
@@ -161,7 +166,7 @@ impl Mesh {
             .collect();
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
-                let (outbox, inbox) = pair(&doorbells[from], &doorbells[to]);
+                let (outbox, inbox) = pair(batches, &doorbells[from], &doorbells[to]);
                 ends[from].outboxes[to] = Some(outbox);
                 ends[to].inboxes[from] = Some(inbox);
             }
@@ -334,9 +339,9 @@ impl Record {
     }
 }
 
-fn pair(from: &Arc<Doorbell>, to: &Arc<Doorbell>) -> (Outbox, Inbox) {
-    let (ring_in, ring_out) = RingBuffer::new(RING_BATCHES);
-    let (empties_in, empties_out) = RingBuffer::new(RING_BATCHES);
+fn pair(batches: usize, from: &Arc<Doorbell>, to: &Arc<Doorbell>) -> (Outbox, Inbox) {
+    let (ring_in, ring_out) = RingBuffer::new(batches);
+    let (empties_in, empties_out) = RingBuffer::new(batches);
     let wants_room = Arc::new(AtomicBool::new(false));
     let outbox = Outbox {
         filling: Batch::new(),

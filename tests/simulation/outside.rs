@@ -19,6 +19,8 @@ pub(crate) struct Outside {
     pub(crate) now: Timestamp,
     pub(crate) config: Config,
     pub(crate) reactors: usize,
+    /// What a ring between two of them takes.
+    pub(crate) ring_batches: usize,
     pub(crate) faults: Faults,
     pub(crate) peers: Vec<Peer>,
     pub(crate) model: Model,
@@ -37,9 +39,11 @@ impl Outside {
         let reactors = 1 + faults.below(3);
         let loses_nothing = faults.one_in(2);
         let config = config(&mut faults, loses_nothing);
+        let ring_batches = faults.pick(&[1, 2, 4, 8]);
         Self {
             now: Timestamp::default(),
             reactors,
+            ring_batches,
             faults,
             peers: Vec::new(),
             model: Model::new(reactors, &config),

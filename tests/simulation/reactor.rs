@@ -123,7 +123,7 @@ impl Reactor {
         };
         let doorbells: Vec<_> = bells.iter().map(doorbell).collect();
         let directory = Arc::new(Directory::new());
-        let ends = Mesh::between(&doorbells);
+        let ends = Mesh::with_rings_of(outside.ring_batches, &doorbells);
         let mut reactors = Vec::new();
         for (id, (mesh, (bell, is_rung))) in ends
             .into_iter()
