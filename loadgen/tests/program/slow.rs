@@ -68,10 +68,19 @@ fn a_broker_that_loses_for_healthy_subscribers_leaves_no_result() {
 
 #[test]
 fn what_a_broker_makes_of_stalled_subscribers_is_told_and_reconciled() {
-    for (policy, closed) in [("disconnect", 4), ("conflate", 0), ("drop_newest", 0)] {
-        let policy_set = format!("listener.slow_consumer={policy}");
-        let settings = [policy_set.as_str(), "listener.outbound_max=512KiB"];
-        let (broker, admin) = broker(&settings);
+    for (policy, closed) in [
+        ("disconnect", 4),
+        ("conflate", 0),
+        ("drop_newest", 0),
+        ("drop_oldest", 0),
+        // The healthy wait for those too, until they are closed.
+        ("pause", 4),
+    ] {
+        let (broker, admin) = broker(&[
+            &format!("listener.slow_consumer={policy}"),
+            "listener.outbound_max=512KiB",
+            "listener.pause_max=50ms",
+        ]);
         let admin = format!("http://{admin}");
         // Twice what a session may be owed and its socket holds.
         let much = ["--rate", "8000", "--payload", "240", "--admin", &admin];
