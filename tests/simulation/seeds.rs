@@ -149,6 +149,9 @@ fn every_seed_keeps_every_promise_and_all_of_them_meet_every_fault() {
     let taken = AtomicU64::new(0);
     let coverage = run_all(|| {
         let taken = taken.fetch_add(1, Ordering::Relaxed);
+        if minutes.is_some() && taken.is_multiple_of(10 * SEEDS) {
+            println!("{taken} seeds");
+        }
         let is_over = taken >= seeds || until.is_some_and(|until| Instant::now() >= until);
         (!is_over).then_some(first + taken)
     });
