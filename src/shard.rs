@@ -331,7 +331,7 @@ impl<H: SessionHandler> Shard<H> {
     pub fn expire(&mut self, now: Timestamp) {
         self.now = now;
         self.retry(now);
-        self.settle_overloads();
+        self.relieve(now);
         while let Some((slot, reason)) = self.deadlines.pop_expired(now) {
             if let Some(key) = self.sessions.key_at(slot) {
                 self.close(key, reason);
@@ -426,6 +426,7 @@ impl<H: SessionHandler> Shard<H> {
     pub fn end_turn(&mut self, arena: &mut Arena) {
         debug_assert!(self.is_settled(), "every dirty session was flushed");
         self.counters.turns += 1;
+        self.settle_overloads();
         self.budget = Budget::of(&self.limits);
         if let Some(remote) = &mut self.remote {
             remote.give_back(arena.take_batches());

@@ -39,6 +39,8 @@ pub struct Counts {
     pub topics: u64,
     /// Pairs of a session and a topic.
     pub subscriptions: u64,
+    /// What all that is there takes, by the broker's account.
+    pub accounted_bytes: u64,
     /// SUBSCRIBE packets that took effect.
     pub subscribed: u64,
     /// PUBLISH packets that took effect.
@@ -169,6 +171,7 @@ impl Counts {
             sessions: family("sessions")?.values().sum(),
             topics: number("topics")?,
             subscriptions: number("subscriptions")?,
+            accounted_bytes: number("accounted_bytes")?,
             subscribed: *accepted.get("subscribe").context("no count of SUBSCRIBE")?,
             published: *accepted.get("publish").context("no count of PUBLISH")?,
             matched: number("deliveries_matched_total")?,

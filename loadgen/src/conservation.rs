@@ -52,6 +52,11 @@ pub struct Conservation {
 }
 
 impl Conservation {
+    /// Deliveries dropped for `reason`.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.dropped.get(reason).copied().unwrap_or_default()
+    }
+
     /// What has come on top between two looks at a broker.
     ///
     /// # Errors

@@ -142,8 +142,8 @@ keys! {
     "limits.count_this_host" Flag limits.count_this_host flag [0, 1]
         "whether that holds for loopback and unix sockets too, all of them as one address",
     "limits.memory_max" Size limits.memory_max optional_number [64 * K * K, 1 << 50]
-        "what this broker may take; absent, what its control group may or half of the host's, with \
-         all other brokers of the process",
+        "what this broker may take; absent, what the control group may or half of the host, which \
+         all brokers of the process without one share",
     "limits.outbound_total_max" Size limits.outbound_total_max number [64 * K, TIB]
         "all backlogs together; the largest is closed first",
     "limits.held_total_max" Size limits.held_total_max number [64 * K, TIB]
@@ -162,7 +162,7 @@ keys! {
     "limits.error_window" Duration limits.error_window time [MICROSECOND, DAY]
         "how long a discarded frame counts",
     "limits.accepts_per_second" Count limits.accepts_per_second number [1, 1_000_000]
-        "connections accepted in all; more wait in the kernel, so that a flood starves nobody",
+        "connections accepted in all; more wait in the kernel for their turn",
     "limits.accept_per_turn" Count limits.accept_per_turn number [1, 65_536]
         "connections accepted before sessions have their turn",
     "limits.read_per_session" Size limits.read_per_session number [4 * K, 256 * K]

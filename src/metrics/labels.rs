@@ -91,8 +91,8 @@ labels! {
 labels! {
     /// What a shard has too much of.
     pub enum Overload {
-        /// What all shards take of the memory is four fifths of what there is: new sessions are
-        /// refused, and beyond nine tenths the largest backlogs are closed.
+        /// Four fifths are taken of what there is for sessions, topics and backlogs: new sessions
+        /// are refused until a quarter is free, and beyond nine tenths the largest backlogs go.
         Memory = "memory",
         /// A session was closed over `subscriptions_max`, and less than a twentieth is free since.
         Subscriptions = "subscriptions",

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::outbound::buffer::{Buffer, MAPPED_LEN_MAX, MAPPED_LEN_MIN, Spares};
+use crate::outbound::buffer::{Buffer, MAPPED_LEN, Spares};
 use crate::outbound::latest::Latest;
 use crate::outbound::{Refused, whole_frames};
 use crate::packet::{FRAME_LEN_MAX, Frame};
@@ -37,8 +37,8 @@ pub(super) struct Left<'a> {
     pub(super) why: Refused,
 }
 
-const CHUNK_LEN_MIN: usize = MAPPED_LEN_MIN;
-const CHUNK_LEN_MAX: usize = MAPPED_LEN_MAX;
+const CHUNK_LEN_MIN: usize = 4 * 1024;
+const CHUNK_LEN_MAX: usize = MAPPED_LEN;
 /// No chunk is a larger part of the bound, so that displacing the oldest one leaves most of what
 /// the session is owed.
 const CHUNKS_MIN: usize = 8;
@@ -162,10 +162,14 @@ impl Backlog {
             let (len, frames) = whole_frames(&front.bytes[end..], usize::MAX);
             if frames > 0 {
                 // The frame under way moves into a chunk of its own size.
-                let begun = Buffer::from(front.bytes[front.taken..end].to_vec());
+                let Ok(mut begun) = Buffer::new(self.begun, spares) else {
+                    return 0;
+                };
+                begun.extend(&front.bytes[front.taken..end]);
                 self.allocated += begun.capacity();
                 self.allocated -= front.bytes.capacity();
-                (front.bytes, front.taken) = (begun, 0);
+                spares.keep(std::mem::replace(&mut front.bytes, begun));
+                front.taken = 0;
                 self.len -= len;
                 self.frames -= frames;
                 return frames;
@@ -223,12 +227,12 @@ impl Backlog {
         };
         let allowed = bytes_max.saturating_sub(self.chunk_bytes() + doubled);
         let most = CHUNK_LEN_MAX.min(bytes_max / CHUNKS_MIN).max(CHUNK_LEN_MIN);
-        let most = most.min(allowed);
-        if most < FRAME_LEN_MAX {
+        let len = wanted.clamp(CHUNK_LEN_MIN, most).min(allowed);
+        if len < FRAME_LEN_MAX {
             return Err(Refused::Full);
         }
         self.chunks.try_reserve(1).map_err(|_| Refused::NoMemory)?;
-        let bytes = Buffer::new(wanted, most, spares)?;
+        let bytes = Buffer::new(len, spares)?;
         self.allocated += bytes.capacity();
         self.chunks.push_back(Chunk { bytes, taken: 0 });
         Ok(())

@@ -1,10 +1,11 @@
 //! Memory of chunks, which goes back to the system when a burst is over.
 //!
 //! What an allocator gets back from the midst of its heap it keeps, most often for good: twenty
-//! readers that fell 4 MiB behind once would cost the process 80 MiB for ever. So chunks are
-//! mappings of their own.
+//! readers that fell 4 MiB behind once would cost the process 80 MiB for ever. So the chunks of a
+//! long backlog are mappings of their own.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 
@@ -20,29 +21,42 @@ pub(super) struct Buffer {
 #[derive(Debug)]
 enum Memory {
     Heap(Vec<u8>),
-    Mapped(MmapMut),
+    Mapped(Mapping),
 }
 
-/// A few mappings of a shard, by size, kept for its next reader that blinks: to unmap one
-/// interrupts every core that runs this process.
-#[derive(Debug, Default)]
-pub struct Spares([Vec<MmapMut>; SIZES]);
+/// `MAPPED_LEN` bytes of their own, counted while they exist.
+#[derive(Debug)]
+struct Mapping(MmapMut);
 
-/// The least and the most that a mapping has; sizes between are powers of two.
-pub(super) const MAPPED_LEN_MIN: usize = 4 * 1024;
-pub(super) const MAPPED_LEN_MAX: usize = MAPPED_LEN_MIN << (SIZES - 1);
-const SIZES: usize = 5;
-/// Of each size: less than a megabyte in all.
-const SPARES_MAX: usize = 8;
+/// A few mappings of a shard, kept for its next reader that blinks: to unmap one interrupts every
+/// core that runs this process.
+#[derive(Debug, Default)]
+pub struct Spares(Vec<Mapping>);
+
+/// A buffer of this size is a mapping: some pages, whatever size they have.
+pub(super) const MAPPED_LEN: usize = 64 * 1024;
+/// A megabyte of them.
+const SPARES_MAX: usize = 16;
+/// Of all brokers of the process. Linux gives a process 65,530 (`vm.max_map_count`); with none left
+/// it can start no thread, and neither can it unmap one from the midst of others.
+const MAPPINGS_MAX: usize = 16 * 1024;
+static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
 impl Buffer {
-    /// An empty one for at least `wanted` bytes if `most` allows, and never for more than that.
-    pub(super) fn new(wanted: usize, most: usize, spares: &mut Spares) -> Result<Self, Refused> {
-        let memory = match size(wanted, most) {
-            Some(size) => Memory::Mapped(spares.take(size)?),
+    /// An empty one for `capacity` bytes.
+    pub(super) fn new(capacity: usize, spares: &mut Spares) -> Result<Self, Refused> {
+        let mapped = match capacity {
+            MAPPED_LEN => spares
+                .0
+                .pop()
+                .map_or_else(Mapping::new, |spare| Ok(Some(spare)))?,
+            _ => None,
+        };
+        let memory = match mapped {
+            Some(mapped) => Memory::Mapped(mapped),
             None => {
                 let mut bytes = Vec::new();
-                let reserved = bytes.try_reserve_exact(most);
+                let reserved = bytes.try_reserve_exact(capacity);
                 reserved.map_err(|_| Refused::NoMemory)?;
                 Memory::Heap(bytes)
             }
@@ -73,29 +87,50 @@ impl Buffer {
     }
 }
 
-/// Which mapping: the least that has `wanted` bytes, or the largest that has no more than `most`.
-fn size(wanted: usize, most: usize) -> Option<usize> {
-    let wanted = wanted.div_ceil(MAPPED_LEN_MIN).next_power_of_two();
-    let most = (most / MAPPED_LEN_MIN).checked_ilog2()?;
-    Some(wanted.ilog2().min(most) as usize).map(|size| size.min(SIZES - 1))
+impl Mapping {
+    /// One more; `None` if there are as many as there may be.
+    fn new() -> Result<Option<Self>, Refused> {
+        // Relaxed: a number that stands for itself.
+        if MAPPINGS.fetch_add(1, Ordering::Relaxed) < MAPPINGS_MAX
+            && let Ok(bytes) = MmapMut::map_anon(MAPPED_LEN)
+        {
+            return Ok(Some(Self(bytes)));
+        }
+        let others = MAPPINGS.fetch_sub(1, Ordering::Relaxed) - 1;
+        match others < MAPPINGS_MAX {
+            true => Err(Refused::NoMemory),
+            false => Ok(None),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Mapping {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
 }
 
 impl Spares {
-    fn take(&mut self, size: usize) -> Result<MmapMut, Refused> {
-        let spare = self.0[size].pop();
-        let mapped = spare.map_or_else(|| MmapMut::map_anon(MAPPED_LEN_MIN << size), Ok);
-        mapped.map_err(|_| Refused::NoMemory)
-    }
-
     /// Keeps the memory of a buffer, or gives it back.
     pub(super) fn keep(&mut self, buffer: Buffer) {
-        let Memory::Mapped(bytes) = buffer.memory else {
-            return;
-        };
-        let size = (bytes.len() / MAPPED_LEN_MIN).ilog2() as usize;
-        let spares = &mut self.0[size];
-        if spares.len() < SPARES_MAX {
-            spares.push(bytes);
+        if let Memory::Mapped(mapped) = buffer.memory
+            && self.0.len() < SPARES_MAX
+        {
+            self.0.push(mapped);
         }
     }
 }
@@ -123,34 +158,18 @@ impl Deref for Buffer {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_buffer_has_what_is_wanted_and_never_more_than_it_may() {
-        let capacity = |wanted, most| {
-            let buffer = Buffer::new(wanted, most, &mut Spares::default());
-            buffer.unwrap().capacity()
-        };
-        for (wanted, most, expected) in [
-            (1, 1 << 20, 4096),
-            (4097, 1 << 20, 8192),
-            (20_000, 1 << 20, 32_768),
-            (1 << 20, 1 << 20, MAPPED_LEN_MAX),
-            (20_000, 30_000, 16_384),
-            (20_000, 4096, 4096),
-            (20_000, 4095, 4095),
-            (20, 300, 300),
-        ] {
-            assert_eq!(capacity(wanted, most), expected, "{wanted} of {most}");
-        }
+    fn buffer(capacity: usize, spares: &mut Spares) -> Buffer {
+        Buffer::new(capacity, spares).unwrap()
     }
 
     #[test]
     fn what_is_put_in_is_there_whatever_holds_it() {
         let mut spares = Spares::default();
-        for most in [300, 4096, 8192, MAPPED_LEN_MAX, MAPPED_LEN_MAX] {
-            let mut buffer = Buffer::new(most, most, &mut spares).unwrap();
-            assert_eq!((buffer.capacity(), buffer.room()), (most, most));
+        for capacity in [300, 4096, MAPPED_LEN, MAPPED_LEN] {
+            let mut buffer = buffer(capacity, &mut spares);
+            assert_eq!((buffer.capacity(), buffer.room()), (capacity, capacity));
             assert!(buffer.is_empty(), "a spare one too");
-            let bytes: Vec<_> = (0..most)
+            let bytes: Vec<_> = (0..capacity)
                 .map(|at| u8::try_from(at % 251).unwrap())
                 .collect();
             let (head, tail) = bytes.split_at(100);
@@ -163,18 +182,28 @@ mod tests {
     }
 
     #[test]
-    fn a_few_of_each_size_are_kept_and_the_rest_goes_back() {
+    fn a_few_are_kept_and_the_rest_goes_back() {
         let mut spares = Spares::default();
-        let buffer = |len: usize, spares: &mut Spares| Buffer::new(len, len, spares).unwrap();
         for _ in 0..2 * SPARES_MAX {
-            for size in 0..SIZES {
-                spares.keep(buffer(MAPPED_LEN_MIN << size, &mut Spares::default()));
-            }
-            spares.keep(buffer(300, &mut Spares::default()));
+            spares.keep(buffer(MAPPED_LEN, &mut Spares::default()));
+            spares.keep(buffer(4096, &mut Spares::default()));
         }
-        let kept = |spares: &Spares| spares.0.each_ref().map(Vec::len);
-        assert_eq!(kept(&spares), [SPARES_MAX; SIZES]);
-        drop(buffer(8192, &mut spares));
-        assert_eq!(kept(&spares), [8, 7, 8, 8, 8]);
+        assert_eq!(spares.0.len(), SPARES_MAX);
+        drop(buffer(MAPPED_LEN, &mut spares));
+        assert_eq!(spares.0.len(), SPARES_MAX - 1);
+    }
+
+    #[test]
+    fn beyond_as_many_mappings_as_there_may_be_the_heap_serves() {
+        let mut spares = Spares::default();
+        let is_mapped = |buffer: &Buffer| matches!(buffer.memory, Memory::Mapped(_));
+        // Other tests of this process may have some too.
+        let all: Vec<_> = (0..MAPPINGS_MAX + 10)
+            .map(|_| buffer(MAPPED_LEN, &mut spares))
+            .collect();
+        assert!(is_mapped(&all[0]) && !is_mapped(&all[MAPPINGS_MAX]));
+        assert_eq!(all[MAPPINGS_MAX].capacity(), MAPPED_LEN);
+        drop(all);
+        assert!(is_mapped(&buffer(MAPPED_LEN, &mut spares)));
     }
 }

@@ -18,7 +18,9 @@ pub(crate) struct Journal {
     foreign: Vec<(Foreign, Timestamp)>,
     descriptors: Option<Timestamp>,
     lag: Rate,
+    /// As told last.
     overloads: Overloads,
+    overload_lines: Rate,
     option_refused: bool,
 }
 
@@ -96,18 +98,23 @@ impl Journal {
     }
 
     /// Which states of overload hold now; told of when they begin and when they end.
-    pub(crate) fn overloads(&mut self, overloads: Overloads) {
+    pub(crate) fn overloads(&mut self, now: Timestamp, overloads: Overloads) {
         if overloads == self.overloads {
             return;
         }
+        let Some(suppressed) = self.overload_lines.admit(now) else {
+            return;
+        };
         let before = std::mem::replace(&mut self.overloads, overloads);
         for (overload, changed) in Overload::ALL
             .into_iter()
             .zip(before.into_iter().zip(overloads))
         {
             match changed {
-                (false, true) => warn!(limit = %overload, "overloaded: {}", overload.advice()),
-                (true, false) => info!(limit = %overload, "no longer overloaded"),
+                (false, true) => {
+                    warn!(limit = %overload, suppressed, "overloaded: {}", overload.advice());
+                }
+                (true, false) => info!(limit = %overload, suppressed, "no longer overloaded"),
                 _ => {}
             }
         }

@@ -474,7 +474,6 @@ impl<H: SessionHandler> Reactor<H> {
 
     fn expire(&mut self) {
         self.shard.expire(self.now);
-        self.journal.overloads(self.shard.overloads());
         if self.stopping.is_some_and(|deadline| deadline <= self.now) {
             self.shard.close_all();
         }

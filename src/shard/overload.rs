@@ -32,9 +32,10 @@ impl<H: SessionHandler> Shard<H> {
         true
     }
 
-    /// Ends the states that are over, and begins and ends that of the memory.
+    /// Ends the states that are over, and begins and ends that of the memory. Called when whoever
+    /// leaves with this turn has left.
     pub(super) fn settle_overloads(&mut self) {
-        self.settle_account();
+        self.tell_account();
         let (register, limits) = (&self.register, &self.limits);
         let subscriptions = || is_near(register.subscription_count(), limits.subscriptions_max);
         let topics = || {

@@ -11,6 +11,8 @@ use crate::args::OutputFormat;
 
 /// How long the mixed load goes on unless told otherwise.
 const MINUTES: u64 = 5;
+/// And with all figures: an hour of held sessions, and what comes before.
+const MINUTES_OF_FIGURES: u64 = 65;
 
 /// Options of `soak`.
 ///
@@ -49,7 +51,8 @@ pub struct SoakArgs {
     /// Stalled readers beside as many healthy ones, under each policy
     #[arg(long, value_name = "READERS", value_parser = clap::value_parser!(u64).range(1..=MOST / 2))]
     pub stalled: Option<u64>,
-    /// All of them at full size: --hold 15000 --resets 100000 --flood 5000 --stalled 1000
+    /// All of them at full size: --minutes 65 --hold 15000 --resets 100000 --flood 5000 --stalled
+    /// 1000; the sessions are held for an hour
     #[arg(long)]
     pub figures: bool,
     /// The broker's program [default: hvlp-broker beside this one]
@@ -84,7 +87,10 @@ impl SoakArgs {
         let flood = wanted(self.flood, 5_000);
         let stalled = wanted(self.stalled, 1_000).map(size);
         let alone = resets.is_none() && flood.is_none() && stalled.is_none();
-        let default = (hold.is_some() || alone).then_some(Duration::from_mins(MINUTES));
+        let default = match self.figures {
+            true => Some(Duration::from_mins(MINUTES_OF_FIGURES)),
+            false => (hold.is_some() || alone).then_some(Duration::from_mins(MINUTES)),
+        };
         Programme {
             mixed: self.minutes.or(default),
             hold,
@@ -130,7 +136,8 @@ mod tests {
             ("--hold 7", minutes(5)),
             ("--flood 7", None),
             ("--flood 7 --minutes 2", minutes(2)),
-            ("--figures", minutes(5)),
+            ("--figures", minutes(65)),
+            ("--figures --minutes 2", minutes(2)),
         ] {
             assert_eq!(programme(arguments).mixed, mixed, "{arguments}");
         }

@@ -108,20 +108,22 @@ impl<'a> Ear<'a> {
         );
         let latency_ns = self.signals.now_ns().saturating_sub(due_ns);
         self.latency.saturating_record(latency_ns);
+        // Between the broker's two lives some may be missing, and never again once the second one
+        // has served.
+        let is_between = self.signals.is_killed() && self.signals.time_to_serve().is_none();
         self.signals.served(due_ns);
-        self.take(number);
+        self.take(number, is_between);
         Ok(())
     }
 
-    fn take(&mut self, number: u64) {
+    fn take(&mut self, number: u64, is_between: bool) {
         let work = &mut self.work;
         work.ledger.received += 1;
         let next = self.expected.unwrap_or(number);
         match number.checked_sub(next) {
             Some(missing) => {
                 work.faults.lost += missing;
-                // Between the broker's two lives some may be missing in the middle.
-                let arrived = if self.signals.is_killed() { 0 } else { missing };
+                let arrived = if is_between { 0 } else { missing };
                 work.arrived_faults.lost += arrived;
                 self.expected = Some(number + 1);
             }

@@ -89,6 +89,18 @@ impl Policy {
         }
     }
 
+    /// How what it drops is counted.
+    pub const fn drops(self) -> &'static [&'static str] {
+        match self {
+            Self::Disconnect => &["slow_close", "evicted"],
+            Self::DropNewest => &["queue_full"],
+            Self::DropOldest => &["displaced"],
+            Self::Conflate => &["conflated"],
+            // Of those who have held their publisher for too long.
+            Self::Pause => &["slow_close"],
+        }
+    }
+
     /// What the healthy ones hear, and what the crowd does not read.
     const fn topics(self) -> (usize, usize) {
         let first = TOPIC + 2 * self as usize;

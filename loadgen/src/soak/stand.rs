@@ -135,6 +135,7 @@ impl Stand {
             (counts.sessions, "sessions"),
             (counts.topics, "topics"),
             (counts.subscriptions, "subscriptions"),
+            (counts.accounted_bytes, "accounted bytes"),
         ];
         let left = left.into_iter().filter(|(count, _)| *count > 0);
         Ok(Life {

@@ -30,8 +30,11 @@ const SIEGE_PERIOD: Duration = Duration::from_millis(20);
 /// how many of a few.
 const MESSAGES_PER_READER: u64 = 100;
 const MESSAGES_MIN: u64 = 5_000;
-/// What a session may be owed by default, and the least that it can be set to.
+/// What a session may be owed by default: a thousand meet the bound of all before their own.
 const BOUND_MAX: u64 = 8 << 20;
+/// Under the policies that begin at a session's own bound: a thousand come to a quarter of all.
+const BOUND_OF_POLICY: u64 = 256 << 10;
+/// The least that it can be set to.
 const BOUND_MIN: u64 = 64 << 10;
 
 /// So many connections a second for `time`.
@@ -93,12 +96,26 @@ pub fn stalled_under(run: &Run, program: &Path, policy: Policy, count: usize) ->
     let part = move |endpoint: &Endpoint, signals: &Signals| besiege(&siege, endpoint, signals);
     let name = format!("stalled, {}", policy.name());
     // So that a stalled one has more to get than it may be owed, however few messages there are.
-    let bound = (messages * FRAME_LEN / 2).clamp(BOUND_MIN, BOUND_MAX);
-    let settings = format!("slow_consumer={}&outbound_max={bound}B", policy.name());
+    let most = match policy {
+        Policy::Disconnect => BOUND_MAX,
+        _ => BOUND_OF_POLICY,
+    };
+    let bound = (messages * FRAME_LEN / 2).clamp(BOUND_MIN, most);
+    let settings = format!(
+        "slow_consumer={}&outbound_max={bound}B&pause_max=2s",
+        policy.name()
+    );
     let mut life = trial(run, program, &name, settings, part)?;
     let deliveries = life.work.healthy_received as f64;
     let wanted = messages as f64 * count as f64;
     let figure = Figure::at_least("deliveries to healthy ones", wanted, deliveries, "");
+    life.more.push(figure);
+    let acted: u64 = policy
+        .drops()
+        .iter()
+        .map(|reason| life.conservation.dropped(reason))
+        .sum();
+    let figure = Figure::at_least("deliveries that it dropped", 1.0, acted as f64, "");
     life.more.push(figure);
     let peak = mebibytes(life.resident_peak);
     let figure = match life.memory_max.map(mebibytes) {

@@ -30,6 +30,7 @@ impl<H: SessionHandler> Reactor<H> {
         }
         self.tell_of_pauses();
         self.shard.end_turn(&mut self.arena);
+        self.journal.overloads(self.now, self.shard.overloads());
     }
 
     /// Whoever waited for a session that has ended is read again, here and on other reactors.
