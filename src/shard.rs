@@ -109,7 +109,8 @@ pub struct Shard<H> {
     again: Vec<SessionKey>,
     /// Sessions whose last send found no memory, and when they are to be flushed again.
     retries: VecDeque<(Timestamp, SessionKey)>,
-    closing: Vec<SessionKey>,
+    /// Sessions that have ended and are not reaped, the first one in front.
+    closing: VecDeque<SessionKey>,
     resumed: Vec<SessionKey>,
     /// Sessions that hold input which the next turn goes on with.
     put_off: Vec<SessionKey>,
@@ -160,7 +161,7 @@ impl<H: SessionHandler> Shard<H> {
             flushed: 0,
             again: Vec::new(),
             retries: VecDeque::new(),
-            closing: Vec::new(),
+            closing: VecDeque::new(),
             resumed: Vec::new(),
             put_off: Vec::new(),
             budget: Budget::of(&config.limits),
@@ -255,7 +256,7 @@ impl<H: SessionHandler> Shard<H> {
             return;
         }
         session.closing = Some(reason);
-        self.closing.push(key);
+        self.closing.push_back(key);
         if !reason.flushes() {
             self.drop_owed(key, DropReason::of_close(reason));
         }
@@ -345,10 +346,16 @@ impl<H: SessionHandler> Shard<H> {
         self.deadlines.first().into_iter().chain(retry).min()
     }
 
-    /// The next session that ended in this turn. Its subscriptions are gone, what it was still owed
-    /// is counted; its slot stays taken until `reaped`.
+    /// Whether something is left to be done of sessions that have ended: to take leave of them, or
+    /// to give memory of what they were owed back.
+    pub fn has_leftovers(&self) -> bool {
+        !self.closing.is_empty() || self.spare_chunks.surplus() > 0
+    }
+
+    /// The next session that has ended. Its subscriptions are gone, what it was still owed is
+    /// counted; its slot stays taken until `reaped`.
     pub fn next_closed(&mut self) -> Option<Closed> {
-        let key = self.closing.pop()?;
+        let key = self.closing.pop_front()?;
         let session = self.sessions.get(key)?;
         let reason = session
             .closing
@@ -427,6 +434,9 @@ impl<H: SessionHandler> Shard<H> {
         debug_assert!(self.is_settled(), "every dirty session was flushed");
         self.counters.turns += 1;
         self.settle_overloads();
+        let backlogs_max = self.limits.outbound_total_max;
+        self.spare_chunks
+            .trim(backlogs_max.saturating_sub(self.backlog_total));
         self.budget = Budget::of(&self.limits);
         if let Some(remote) = &mut self.remote {
             remote.give_back(arena.take_batches());

@@ -2,6 +2,7 @@
 //! ended is what a shard is held against.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use hvlp::deadline::Timestamp;
@@ -11,6 +12,26 @@ use hvlp::session::CloseReason;
 pub(crate) const CLIENT_COUNT: usize = 4;
 const ERROR_BUDGET: usize = 64;
 const ERROR_WINDOW: Duration = Duration::from_secs(10);
+
+type Frame = Rc<[u8]>;
+
+/// The newest frame at all, and of each topic.
+#[derive(Debug, Default)]
+struct Newest {
+    at_all: Option<Frame>,
+    by_topic: BTreeMap<Vec<u8>, Frame>,
+}
+
+impl Newest {
+    fn put(&mut self, frame: &Frame) {
+        let topic = &frame[3..3 + usize::from(frame[2])];
+        match self.by_topic.get_mut(topic) {
+            Some(newest) => *newest = frame.clone(),
+            None => drop(self.by_topic.insert(topic.to_vec(), frame.clone())),
+        }
+        self.at_all = Some(frame.clone());
+    }
+}
 
 /// One of its sessions.
 pub(crate) struct Naive {
@@ -23,10 +44,10 @@ pub(crate) struct Naive {
     pub(crate) topics: BTreeSet<Vec<u8>>,
     discarded_at: VecDeque<Timestamp>,
     /// Frames that its client has not read, nor are known to be left out.
-    owed: VecDeque<Vec<u8>>,
-    /// The newest frame that it was owed, of each topic and at all (by the topic `None`).
-    newest: BTreeMap<Option<Vec<u8>>, Vec<u8>>,
-    newest_read: BTreeMap<Option<Vec<u8>>, Vec<u8>>,
+    owed: VecDeque<Frame>,
+    /// What it was owed last, and what it has read last.
+    newest: Newest,
+    newest_read: Newest,
     /// The beginning of a frame, as far as its client has read it.
     cut: Vec<u8>,
     /// Its socket has failed, and its input alone is still of interest.
@@ -45,8 +66,8 @@ impl Naive {
             topics: BTreeSet::new(),
             discarded_at: VecDeque::new(),
             owed: VecDeque::new(),
-            newest: BTreeMap::new(),
-            newest_read: BTreeMap::new(),
+            newest: Newest::default(),
+            newest_read: Newest::default(),
             cut: Vec::new(),
             is_broken: false,
             end: None,
@@ -87,52 +108,46 @@ impl Naive {
         !self.connected && now.since(self.opened) >= Duration::from_secs(30)
     }
 
-    fn owe(&mut self, topic: &[u8], frame: &[u8]) {
-        self.owed.push_back(frame.to_vec());
-        for key in [None, Some(topic.to_vec())] {
-            self.newest.insert(key, frame.to_vec());
-        }
+    fn owe(&mut self, frame: &Frame) {
+        self.owed.push_back(frame.clone());
+        self.newest.put(frame);
     }
 
     /// Its client has read these bytes; returns how many frames have become whole.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> u64 {
-        self.cut.extend_from_slice(bytes);
         let mut stream = std::mem::take(&mut self.cut);
-        let mut count = 0;
-        while let [_, len, ..] = stream[..]
-            && stream.len() >= 2 + usize::from(len)
+        stream.extend_from_slice(bytes);
+        let (mut rest, mut count) = (stream.as_slice(), 0);
+        while let [_, len, ..] = *rest
+            && let Some((frame, behind)) = rest.split_at_checked(2 + usize::from(len))
         {
-            let rest = stream.split_off(2 + usize::from(len));
-            let frame = std::mem::replace(&mut stream, rest);
             self.read_frame(frame);
-            count += 1;
+            (rest, count) = (behind, count + 1);
         }
-        let is_next = |frame: &Vec<u8>| frame.starts_with(&stream);
+        let is_next = |frame: &Frame| frame.starts_with(rest);
         let is_owed = match self.loses_nothing() {
             true => self.owed.front().is_some_and(is_next),
             false => self.owed.iter().any(is_next),
         };
         assert!(
-            stream.is_empty() || is_owed,
+            rest.is_empty() || is_owed,
             "a cut frame is one that is owed"
         );
-        self.cut = stream;
+        self.cut = rest.to_vec();
         count
     }
 
     /// In order, and without a gap unless its policy leaves gaps.
-    fn read_frame(&mut self, frame: Vec<u8>) {
+    fn read_frame(&mut self, frame: &[u8]) {
         loop {
             let next = self.owed.pop_front();
             let next = next.expect("what was read is what was sent, in its order");
-            if next == frame {
-                break;
+            if *next == *frame {
+                self.newest_read.put(&next);
+                return;
             }
             assert!(!self.loses_nothing(), "{}: a frame is missing", self.policy);
         }
-        let topic = frame[3..3 + usize::from(frame[2])].to_vec();
-        self.newest_read.insert(Some(topic), frame.clone());
-        self.newest_read.insert(None, frame);
     }
 
     pub(crate) const fn loses_nothing(&self) -> bool {
@@ -148,12 +163,11 @@ impl Naive {
             }
             SlowConsumer::DropNewest => {}
             SlowConsumer::DropOldest => {
-                assert_eq!(self.newest_read.get(&None), self.newest.get(&None));
+                assert_eq!(self.newest_read.at_all, self.newest.at_all);
             }
             SlowConsumer::Conflate => {
-                self.newest_read.remove(&None);
-                self.newest.remove(&None);
-                assert_eq!(self.newest_read, self.newest, "the newest of each topic");
+                let (read, newest) = (&self.newest_read.by_topic, &self.newest.by_topic);
+                assert_eq!(read, newest, "the newest of each topic");
             }
         }
         self.owed.clear();
@@ -165,7 +179,7 @@ impl Naive {
 pub(crate) struct NaiveBroker {
     pub(crate) sessions: [Option<Naive>; CLIENT_COUNT],
     /// Frames for those who will want them on shard k, and their topics.
-    on_the_way: [VecDeque<(Vec<u8>, Vec<u8>)>; 2],
+    on_the_way: [VecDeque<(Vec<u8>, Frame)>; 2],
     /// Deliveries at most: a session that was closed for being slow is not known to be.
     pub(crate) matched_max: u64,
 }
@@ -195,6 +209,7 @@ impl NaiveBroker {
 
     fn publish(&mut self, who: usize, topic: &[u8], frame: &[u8]) {
         let here = self.session(who).shard;
+        let frame: Frame = frame.into();
         let mut is_wanted_elsewhere = false;
         for (other, session) in self.sessions.iter_mut().enumerate() {
             let Some(session) = session.as_mut().filter(|it| it.topics.contains(topic)) else {
@@ -203,12 +218,12 @@ impl NaiveBroker {
             if session.shard != here {
                 is_wanted_elsewhere = true;
             } else if other != who && session.end.is_none() {
-                session.owe(topic, frame);
+                session.owe(&frame);
                 self.matched_max += 1;
             }
         }
         if is_wanted_elsewhere {
-            self.on_the_way[1 - here].push_back((topic.to_vec(), frame.to_vec()));
+            self.on_the_way[1 - here].push_back((topic.to_vec(), frame));
         }
     }
 
@@ -218,7 +233,7 @@ impl NaiveBroker {
             for session in self.sessions.iter_mut().flatten() {
                 let wants = session.shard == shard && session.topics.contains(&topic);
                 if wants && session.end.is_none() {
-                    session.owe(&topic, &frame);
+                    session.owe(&frame);
                     self.matched_max += 1;
                 }
             }

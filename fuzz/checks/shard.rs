@@ -278,14 +278,17 @@ impl World {
     fn flush(&mut self, at: usize) {
         while let Some(key) = self.reactors[at].shard.next_dirty() {
             let Reactor { shard, arena } = &mut self.reactors[at];
-            let offer = match shard.outgoing(self.now, key, arena) {
+            let mut offer = Vec::new();
+            match shard.outgoing(self.now, key, arena) {
                 Outgoing::Nothing => continue,
-                Outgoing::Run(piece) => arena.bytes(piece).to_vec(),
-                Outgoing::Scattered(pieces) => pieces
-                    .flat_map(|piece| arena.bytes(piece).to_vec())
-                    .collect(),
-                Outgoing::Backlog(chunks) => chunks.flat_map(<[u8]>::to_vec).collect(),
-            };
+                Outgoing::Run(piece) => offer.extend_from_slice(arena.bytes(piece)),
+                Outgoing::Scattered(pieces) => {
+                    pieces.for_each(|piece| offer.extend_from_slice(arena.bytes(piece)));
+                }
+                Outgoing::Backlog(chunks) => {
+                    chunks.for_each(|chunk| offer.extend_from_slice(chunk));
+                }
+            }
             assert!(!offer.is_empty(), "an offer of nothing would never end");
             let who = self.owner(at, key);
             let (outcome, taken) = self.client(who).take(&offer);

@@ -281,6 +281,15 @@ impl Backlog {
         before - self.frames
     }
 
+    /// Drops all of it; returns how many frames.
+    pub fn discard(self, spares: &mut Spares) -> u64 {
+        let frames = self.frames();
+        self.chunks
+            .into_iter()
+            .for_each(|chunk| spares.keep(chunk.bytes));
+        frames
+    }
+
     fn drop_front(&mut self, spares: &mut Spares) {
         if let Some(chunk) = self.chunks.pop_front() {
             self.allocated -= chunk.bytes.capacity();

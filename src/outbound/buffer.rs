@@ -28,15 +28,19 @@ enum Memory {
 #[derive(Debug)]
 struct Mapping(MmapMut);
 
-/// A few mappings of a shard, kept for its next reader that blinks: to unmap one interrupts every
-/// core that runs this process.
+/// Mappings of a shard that hold nothing: a few for its next reader that blinks, and those that go
+/// back to the system, some in each turn. To unmap one interrupts every core that runs this process,
+/// and a thousand readers that are closed together leave sixteen thousand.
 #[derive(Debug, Default)]
 pub struct Spares(Vec<Mapping>);
 
 /// A buffer of this size is a mapping: some pages, whatever size they have.
 pub(super) const MAPPED_LEN: usize = 64 * 1024;
-/// A megabyte of them.
+/// A megabyte of them is kept.
 const SPARES_MAX: usize = 16;
+/// So many of the others go back in each turn: a few tenths of a millisecond, beside what the turn is
+/// for; with nothing else to do there are thousands of turns a second.
+const TRIMMED_PER_TURN: usize = 4;
 /// Of all brokers of the process. Linux gives a process 65,530 (`vm.max_map_count`); with none left
 /// it can start no thread, and neither can it unmap one from the midst of others.
 const MAPPINGS_MAX: usize = 16 * 1024;
@@ -125,12 +129,37 @@ impl DerefMut for Mapping {
 }
 
 impl Spares {
-    /// Keeps the memory of a buffer, or gives it back.
+    /// Takes the memory of a buffer, for the next one or to give it back.
     pub(super) fn keep(&mut self, buffer: Buffer) {
-        if let Memory::Mapped(mapped) = buffer.memory
-            && self.0.len() < SPARES_MAX
-        {
+        if let Memory::Mapped(mapped) = buffer.memory {
             self.0.push(mapped);
+        }
+    }
+
+    /// Bytes that are on their way back to the system.
+    pub const fn surplus(&self) -> usize {
+        self.0.len().saturating_sub(SPARES_MAX) * MAPPED_LEN
+    }
+
+    /// Gives some of the surplus back, and so much that it takes `room` bytes at most.
+    pub fn trim(&mut self, room: usize) {
+        if self.surplus() > 0 {
+            let rest = self.0.len() - TRIMMED_PER_TURN;
+            self.truncate(rest.min(SPARES_MAX + room / MAPPED_LEN));
+        }
+    }
+
+    /// Gives `bytes` of the surplus back, or all of it; returns how much that was.
+    pub fn release(&mut self, bytes: usize) -> usize {
+        let before = self.0.len();
+        self.truncate(before.saturating_sub(bytes.div_ceil(MAPPED_LEN)));
+        (before - self.0.len()) * MAPPED_LEN
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.0.truncate(count.max(SPARES_MAX));
+        if self.0.len() <= SPARES_MAX {
+            self.0.shrink_to(SPARES_MAX);
         }
     }
 }
@@ -181,16 +210,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_few_are_kept_and_the_rest_goes_back() {
+    fn spares(count: usize) -> Spares {
         let mut spares = Spares::default();
-        for _ in 0..2 * SPARES_MAX {
+        for _ in 0..count {
             spares.keep(buffer(MAPPED_LEN, &mut Spares::default()));
             spares.keep(buffer(4096, &mut Spares::default()));
         }
+        assert_eq!(spares.0.len(), count);
+        spares
+    }
+
+    #[test]
+    fn a_few_are_kept_and_the_rest_goes_back_some_in_each_turn() {
+        let mut spares = spares(SPARES_MAX + 2 * TRIMMED_PER_TURN + 1);
+        for left in [TRIMMED_PER_TURN + 1, 1, 0, 0] {
+            spares.trim(usize::MAX);
+            assert_eq!(spares.surplus(), left * MAPPED_LEN);
+        }
         assert_eq!(spares.0.len(), SPARES_MAX);
+        assert_eq!(spares.0.capacity(), SPARES_MAX, "nor of what held them");
         drop(buffer(MAPPED_LEN, &mut spares));
         assert_eq!(spares.0.len(), SPARES_MAX - 1);
+    }
+
+    #[test]
+    fn what_has_no_room_goes_back_at_once() {
+        let mut tight = spares(SPARES_MAX + 9 * TRIMMED_PER_TURN);
+        tight.trim(3 * MAPPED_LEN + 1);
+        assert_eq!(tight.surplus(), 3 * MAPPED_LEN);
+        tight.trim(0);
+        assert_eq!(tight.surplus(), 0);
+        let mut asked = spares(SPARES_MAX + 10);
+        assert_eq!(asked.release(2 * MAPPED_LEN + 1), 3 * MAPPED_LEN);
+        assert_eq!(asked.release(usize::MAX), 7 * MAPPED_LEN);
+        assert_eq!(asked.release(1), 0, "what is kept is no surplus");
     }
 
     #[test]

@@ -268,6 +268,7 @@ impl<H: SessionHandler> Reactor<H> {
             || self.shard.is_dirty()
             || self.shard.has_put_off()
             || self.shard.has_mesh_work()
+            || self.shard.has_leftovers()
             || self.accepts_in().is_some_and(|rest| rest.is_zero())
     }
 

@@ -187,6 +187,7 @@ impl<H: SessionHandler> Shard<H> {
     pub fn accounted_bytes(&self) -> usize {
         let register = &self.register;
         self.backlog_total
+            + self.spare_chunks.surplus()
             + self.held_total
             + self.sessions.len() * SESSION
             + register.topic_count() * TOPIC
@@ -211,6 +212,7 @@ impl<H: SessionHandler> Shard<H> {
         let account = self.account.as_mut();
         let excess = account.map_or(0, |account| account.excess(now));
         if excess > 0 {
+            let excess = excess.saturating_sub(self.spare_chunks.release(excess));
             self.evict(self.backlog_total.saturating_sub(excess));
         }
     }

@@ -303,7 +303,8 @@ impl<H: SessionHandler> Shard<H> {
         };
         self.backlog_total -= session.outbound.backlog_bytes();
         let backlog = session.outbound.backlog.take();
-        let frames = session.outbound.take_pieces() + backlog.map_or(0, |backlog| backlog.frames());
+        let mut frames = session.outbound.take_pieces();
+        frames += backlog.map_or(0, |backlog| backlog.discard(&mut self.spare_chunks));
         self.count_dropped(key, reason, frames);
     }
 

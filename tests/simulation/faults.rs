@@ -108,6 +108,8 @@ marks! {
     SlotReused,
     /// The connection of a session that has ended is still open.
     Lingering,
+    /// More sessions have ended than a turn takes leave of.
+    LeftForTheNextTurn,
     /// A stop came to its deadline.
     DrainDeadline,
 }

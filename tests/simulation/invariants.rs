@@ -170,10 +170,10 @@ fn check_counters(reactor: &Reactor, model: &Model) {
         );
     }
     let has_policies = model.has_policies(reactor.id);
-    // What is lost with a socket is told with the end of its session.
+    // What is lost with a socket, or when a session ends, is told with its end.
     if model
         .of_shard(reactor.id)
-        .all(|(_, session)| !session.is_broken || session.is_told)
+        .all(|(_, session)| session.is_told || session.is_open() && !session.is_broken)
     {
         for reason in DropReason::ALL {
             let count = expected.dropped[reason as usize];

@@ -22,7 +22,7 @@ pub(crate) enum Ending {
     /// It follows from what the peer, the network or the handler did.
     Known(CloseReason),
     /// The shard chose the moment; whether it might is judged when the reason is told.
-    Seen(Moment),
+    Seen(Moment, Timestamp),
 }
 
 /// In which part of a turn a shard was seen to close a session.

@@ -263,6 +263,7 @@ impl Reactor {
             || self.shard.is_dirty()
             || self.shard.has_put_off()
             || self.shard.has_mesh_work()
+            || self.shard.has_leftovers()
             || !self.backlog.is_empty()
     }
 
@@ -354,7 +355,7 @@ impl Reactor {
     fn observe(&self, outside: &mut Outside, moment: Moment) {
         for (key, connection) in &self.connections {
             if self.shard.is_closing(*key) {
-                outside.model.seen_closing(connection.number, moment);
+                outside.model.seen_closing(connection.number, moment, outside.now);
             }
         }
     }

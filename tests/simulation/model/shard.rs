@@ -124,7 +124,7 @@ impl Model {
     }
 
     /// The shard ends the session at a moment of its choice.
-    pub(crate) fn seen_closing(&mut self, number: u64, moment: Moment) {
+    pub(crate) fn seen_closing(&mut self, number: u64, moment: Moment, now: Timestamp) {
         let session = &self.sessions[&number];
         if !session.is_open() {
             return;
@@ -141,7 +141,7 @@ impl Model {
         let strain = untold.map(|(number, _)| memory(number)).sum();
         let session = self.session(number);
         session.strain = strain;
-        session.ending = Some(Ending::Seen(moment));
+        session.ending = Some(Ending::Seen(moment, now));
     }
 
     fn overdue(&self, session: &Session, now: Timestamp) -> Option<CloseReason> {
@@ -205,9 +205,11 @@ impl Model {
         let is_just = match session.ending {
             None => false,
             Some(Ending::Known(reason)) => closed.reason == reason,
-            Some(Ending::Seen(Moment::Flush)) => is_drained || self.is_slow(session, closed),
-            Some(Ending::Seen(Moment::Expire)) => self.overdue(session, now) == Some(closed.reason),
-            Some(Ending::Seen(Moment::Drain)) => is_drained,
+            Some(Ending::Seen(Moment::Flush, _)) => is_drained || self.is_slow(session, closed),
+            Some(Ending::Seen(Moment::Expire, seen)) => {
+                self.overdue(session, seen) == Some(closed.reason)
+            }
+            Some(Ending::Seen(Moment::Drain, _)) => is_drained,
         };
         assert!(
             is_just,

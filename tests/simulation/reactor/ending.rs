@@ -11,6 +11,8 @@ use crate::model::Moment;
 use crate::outside::Outside;
 use crate::reactor::{RETIRED_MAX, Reactor};
 
+/// Fewer than the engine's: there are fewer sessions.
+const REAPED_PER_TURN: usize = 2;
 /// As long as the engine's.
 const LINGER: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -43,7 +45,10 @@ impl Reactor {
     }
 
     pub(super) fn reap(&mut self, outside: &mut Outside) {
-        while let Some(closed) = self.shard.next_closed() {
+        for _ in 0..REAPED_PER_TURN {
+            let Some(closed) = self.shard.next_closed() else {
+                break;
+            };
             self.check_reason(outside, closed.key, closed.reason);
             outside.model.closed(&closed, outside.now, self.stopping);
             self.end_connection(outside, &closed);
@@ -61,6 +66,8 @@ impl Reactor {
         self.note_stopped(outside);
         self.tell_of_pauses();
         self.shard.end_turn(&mut self.arena);
+        let is_left = self.shard.has_leftovers();
+        outside.faults.mark(Mark::LeftForTheNextTurn, is_left);
     }
 
     fn end_connection(&mut self, outside: &mut Outside, closed: &Closed) {
