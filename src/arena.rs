@@ -4,12 +4,16 @@
 //! remainder copied in front of it, so frames of different publishers become neighbours. Nothing in
 //! here is counted or freed piece by piece: `end_turn` voids all of it at once.
 
+use memmap2::MmapMut;
+
 /// How long a segment is. Memory that no receive touches is never made resident.
 const SEGMENT_LEN: usize = 512 * 1024;
 /// A receive gets at least this much room, or a new segment.
 const ROOM_LEN_MIN: usize = 64 * 1024;
 /// Segments kept from one turn to the next; a turn's reads fit (`limits.read_per_turn`).
 const SEGMENTS_KEPT_MAX: usize = 4;
+/// When so many turns have not needed the last of them, it goes back to the system.
+const TURNS_UNNEEDED_MAX: u32 = 64;
 
 /// Segments below are the arena's own, those from here on are batches of other shards.
 const BATCHES: u16 = 1 << 15;
@@ -66,7 +70,10 @@ impl Piece {
 /// piece handed out in this turn is written to again.
 #[derive(Debug)]
 pub struct Arena {
-    segments: Vec<Box<[u8]>>,
+    /// Mappings, for an allocator keeps what it is given back.
+    segments: Vec<MmapMut>,
+    /// How many turns have ended since the last one that needed all of them.
+    turns_unneeded: u32,
     /// What other shards sent, read in place; `segment` of their pieces counts from `BATCHES`.
     batches: Vec<(usize, Vec<u8>)>,
     current: usize,
@@ -77,6 +84,7 @@ impl Default for Arena {
     fn default() -> Self {
         Self {
             segments: vec![new_segment()],
+            turns_unneeded: 0,
             batches: Vec::new(),
             current: 0,
             filled: 0,
@@ -175,13 +183,23 @@ impl Arena {
         }
         self.batches.clear();
         self.segments.truncate(SEGMENTS_KEPT_MAX);
+        self.turns_unneeded = match self.current + 1 < self.segments.len() {
+            true => self.turns_unneeded + 1,
+            false => 0,
+        };
+        if self.turns_unneeded == TURNS_UNNEEDED_MAX {
+            self.segments.pop();
+            self.turns_unneeded = 0;
+        }
         self.current = 0;
         self.filled = 0;
     }
 }
 
-fn new_segment() -> Box<[u8]> {
-    vec![0; SEGMENT_LEN].into_boxed_slice()
+/// # Panics
+/// If the process gets no memory any more, as an allocation of this size would end it.
+fn new_segment() -> MmapMut {
+    MmapMut::map_anon(SEGMENT_LEN).expect("memory for what a turn reads")
 }
 
 #[cfg(test)]
@@ -211,5 +229,26 @@ mod tests {
         if cfg!(debug_assertions) {
             assert_ne!(arena.bytes(pieces[0]), held);
         }
+    }
+
+    #[test]
+    fn what_a_burst_needed_goes_back_some_turns_later() {
+        let mut arena = Arena::new();
+        let mut turn = |segments: usize| {
+            (0..segments).for_each(|_| drop(arena.push(&[7; SEGMENT_LEN - ROOM_LEN_MIN])));
+            arena.end_turn();
+            arena.segments.len()
+        };
+        assert_eq!(turn(3), 3);
+        for _ in 1..TURNS_UNNEEDED_MAX {
+            assert_eq!(turn(1), 3);
+        }
+        assert_eq!(turn(3), 3, "they are needed after all");
+        for _ in 1..TURNS_UNNEEDED_MAX {
+            assert_eq!(turn(2), 3);
+        }
+        assert_eq!(turn(2), 2);
+        let last = (0..1000).map(|_| turn(0)).last();
+        assert_eq!(last, Some(1), "one always stays");
     }
 }

@@ -355,7 +355,9 @@ impl Reactor {
     fn observe(&self, outside: &mut Outside, moment: Moment) {
         for (key, connection) in &self.connections {
             if self.shard.is_closing(*key) {
-                outside.model.seen_closing(connection.number, moment, outside.now);
+                outside
+                    .model
+                    .seen_closing(connection.number, moment, outside.now);
             }
         }
     }
