@@ -38,9 +38,9 @@ pub struct Spares(Vec<Mapping>);
 pub(super) const MAPPED_LEN: usize = 64 * 1024;
 /// A megabyte of them is kept.
 const SPARES_MAX: usize = 16;
-/// So many of the others go back in each turn: a few tenths of a millisecond, beside what the turn is
-/// for; with nothing else to do there are thousands of turns a second.
-const TRIMMED_PER_TURN: usize = 4;
+/// So many of the others go back in each turn. With nothing else to do there are tens of thousands
+/// of turns a second.
+const TRIMMED_PER_TURN: usize = 1;
 /// Of all brokers of the process. Linux gives a process 65,530 (`vm.max_map_count`); with none left
 /// it can start no thread, and neither can it unmap one from the midst of others.
 const MAPPINGS_MAX: usize = 16 * 1024;

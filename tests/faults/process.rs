@@ -56,6 +56,20 @@ const STUCK: [&str; 6] = [
 ];
 
 #[test]
+fn c6_all_whose_time_is_over_in_one_turn_are_closed_although_nothing_else_happens() {
+    let args = ["--reactors", "1", "--set", "listener.connect_timeout=1s"];
+    let process = Process::start(&args);
+    // Accepted in one turn, they are late in one turn; it takes leave of some of them.
+    process.signal(Signal::STOP);
+    let mut silent: Vec<_> = (0..60).map(|_| Peer::open(process.address())).collect();
+    process.signal(Signal::CONT);
+    for peer in &mut silent {
+        assert_eq!(peer.expect_end(), End::Eof);
+    }
+    process.stop();
+}
+
+#[test]
 fn g1_sigterm_when_idle_ends_with_0_and_everyone_is_told() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut process = Process::start(&[]);
