@@ -235,7 +235,9 @@ mod tests {
     fn what_a_burst_needed_goes_back_some_turns_later() {
         let mut arena = Arena::new();
         let mut turn = |segments: usize| {
-            (0..segments).for_each(|_| drop(arena.push(&[7; SEGMENT_LEN - ROOM_LEN_MIN])));
+            for _ in 0..segments {
+                arena.push(&[7; SEGMENT_LEN - ROOM_LEN_MIN]);
+            }
             arena.end_turn();
             arena.segments.len()
         };
