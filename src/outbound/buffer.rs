@@ -29,7 +29,7 @@ enum Memory {
 struct Mapping(MmapMut);
 
 /// Mappings of a shard that hold nothing: a few for its next reader that blinks, and those that go
-/// back to the system, some in each turn. To unmap one interrupts every core that runs this process,
+/// back to the system, one in each turn. To unmap one interrupts every core that runs this process,
 /// and a thousand readers that are closed together leave sixteen thousand.
 #[derive(Debug, Default)]
 pub struct Spares(Vec<Mapping>);
