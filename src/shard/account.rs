@@ -199,7 +199,7 @@ impl<H: SessionHandler> Shard<H> {
     pub(super) fn tell_account(&mut self) {
         let taken = Taken {
             bytes: self.accounted_bytes(),
-            backlog: self.backlog_total,
+            backlog: self.backlog_total + self.spare_chunks.surplus(),
         };
         if let Some(account) = &mut self.account {
             account.tell(taken);
@@ -211,8 +211,9 @@ impl<H: SessionHandler> Shard<H> {
         self.tell_account();
         let account = self.account.as_mut();
         let excess = account.map_or(0, |account| account.excess(now));
+        // What nobody is owed any more goes first.
+        let excess = excess.saturating_sub(self.spare_chunks.release(excess));
         if excess > 0 {
-            let excess = excess.saturating_sub(self.spare_chunks.release(excess));
             self.evict(self.backlog_total.saturating_sub(excess));
         }
     }

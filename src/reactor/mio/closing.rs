@@ -10,9 +10,9 @@ use crate::reactor::mio::{Reactor, is_empty};
 use crate::session::{CloseReason, SessionKey};
 use crate::shard::Closed;
 
-/// Of thousands that end together, the waits of slow consumers that stalled together say, each turn
-/// takes leave of a few: the kernel frees what is in a socket's queue when it is closed, which
-/// takes it a tenth of a millisecond.
+/// Closing a socket frees what is in its queue, for a slow consumer a tenth of a millisecond. Those
+/// who stalled together are closed together, by the thousand, and nobody else is to wait for all of
+/// them.
 const REAPED_PER_TURN: usize = 16;
 /// How long input of a closed session that keeps coming is thrown away.
 const LINGER: Duration = Duration::from_secs(1);
