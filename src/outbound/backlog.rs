@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::outbound::buffer::{Buffer, MAPPED_LEN, Spares};
+use crate::outbound::buffer::{Buffer, Spares};
 use crate::outbound::latest::Latest;
 use crate::outbound::{Refused, whole_frames};
 use crate::packet::{FRAME_LEN_MAX, Frame};
@@ -38,7 +38,7 @@ pub(super) struct Left<'a> {
 }
 
 const CHUNK_LEN_MIN: usize = 4 * 1024;
-const CHUNK_LEN_MAX: usize = MAPPED_LEN;
+const CHUNK_LEN_MAX: usize = 64 * 1024;
 /// No chunk is a larger part of the bound, so that displacing the oldest one leaves most of what
 /// the session is owed.
 const CHUNKS_MIN: usize = 8;

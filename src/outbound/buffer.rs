@@ -1,8 +1,8 @@
 //! Memory of chunks, which goes back to the system when a burst is over.
 //!
 //! What an allocator gets back from the midst of its heap it keeps, most often for good: twenty
-//! readers that fell 4 MiB behind once would cost the process 80 MiB for ever. So the chunks of a
-//! long backlog are mappings of their own.
+//! readers that fell 4 MiB behind once would cost the process 80 MiB for ever. So all chunks of a
+//! backlog but its first small ones are mappings of their own.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ enum Memory {
     Mapped(Mapping),
 }
 
-/// `MAPPED_LEN` bytes of their own, counted while they exist.
+/// Pages of their own, counted while they exist.
 #[derive(Debug)]
 struct Mapping(MmapMut);
 
@@ -32,15 +32,17 @@ struct Mapping(MmapMut);
 /// back to the system, one in each turn. To unmap one interrupts every core that runs this process,
 /// and a thousand readers that are closed together leave sixteen thousand.
 #[derive(Debug, Default)]
-pub struct Spares(Vec<Mapping>);
+pub struct Spares {
+    mappings: Vec<Mapping>,
+    bytes: usize,
+}
 
-/// A buffer of this size is a mapping: some pages, whatever size they have.
-pub(super) const MAPPED_LEN: usize = 64 * 1024;
-/// A megabyte of them is kept.
-const SPARES_MAX: usize = 16;
-/// So many of the others go back in each turn. With nothing else to do there are tens of thousands
-/// of turns a second.
-const TRIMMED_PER_TURN: usize = 1;
+/// A buffer of this size or more is a mapping: some pages.
+const MAPPED_LEN_MIN: usize = 16 * 1024;
+/// What is kept of spare mappings.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
+/// Among so many of those that came last one of the right size is looked for.
+const LOOKED_AT_MAX: usize = 16;
 /// Of all brokers of the process. Linux gives a process 65,530 (`vm.max_map_count`); with none left
 /// it can start no thread, and neither can it unmap one from the midst of others.
 const MAPPINGS_MAX: usize = 16 * 1024;
@@ -50,10 +52,10 @@ impl Buffer {
     /// An empty one for `capacity` bytes.
     pub(super) fn new(capacity: usize, spares: &mut Spares) -> Result<Self, Refused> {
         let mapped = match capacity {
-            MAPPED_LEN => spares
-                .0
-                .pop()
-                .map_or_else(Mapping::new, |spare| Ok(Some(spare)))?,
+            MAPPED_LEN_MIN.. => match spares.take(capacity) {
+                Some(spare) => Some(spare),
+                None => Mapping::new(capacity)?,
+            },
             _ => None,
         };
         let memory = match mapped {
@@ -92,11 +94,11 @@ impl Buffer {
 }
 
 impl Mapping {
-    /// One more; `None` if there are as many as there may be.
-    fn new() -> Result<Option<Self>, Refused> {
+    /// One more of so many bytes; `None` if there are as many as there may be.
+    fn new(len: usize) -> Result<Option<Self>, Refused> {
         // Relaxed: a number that stands for itself.
         if MAPPINGS.fetch_add(1, Ordering::Relaxed) < MAPPINGS_MAX
-            && let Ok(bytes) = MmapMut::map_anon(MAPPED_LEN)
+            && let Ok(bytes) = MmapMut::map_anon(len)
         {
             return Ok(Some(Self(bytes)));
         }
@@ -132,34 +134,48 @@ impl Spares {
     /// Takes the memory of a buffer, for the next one or to give it back.
     pub(super) fn keep(&mut self, buffer: Buffer) {
         if let Memory::Mapped(mapped) = buffer.memory {
-            self.0.push(mapped);
+            self.bytes += mapped.len();
+            self.mappings.push(mapped);
         }
+    }
+
+    fn take(&mut self, len: usize) -> Option<Mapping> {
+        let first = self.mappings.len().saturating_sub(LOOKED_AT_MAX);
+        let last = &self.mappings[first..];
+        let at = last.iter().rposition(|mapped| mapped.len() == len)?;
+        self.bytes -= len;
+        Some(self.mappings.swap_remove(first + at))
     }
 
     /// Bytes that are on their way back to the system.
     pub const fn surplus(&self) -> usize {
-        self.0.len().saturating_sub(SPARES_MAX) * MAPPED_LEN
+        self.bytes.saturating_sub(SPARE_BYTES_MAX)
     }
 
-    /// Gives some of the surplus back, and so much that it takes `room` bytes at most.
+    /// At the end of a turn: gives one of the surplus back, and more until that is `room` bytes at
+    /// most. With nothing else to do there are tens of thousands of turns a second.
     pub fn trim(&mut self, room: usize) {
         if self.surplus() > 0 {
-            let rest = self.0.len() - TRIMMED_PER_TURN;
-            self.truncate(rest.min(SPARES_MAX + room / MAPPED_LEN));
+            self.shrink(room.min(self.surplus() - 1));
         }
     }
 
     /// Gives `bytes` of the surplus back, or all of it; returns how much that was.
     pub fn release(&mut self, bytes: usize) -> usize {
-        let before = self.0.len();
-        self.truncate(before.saturating_sub(bytes.div_ceil(MAPPED_LEN)));
-        (before - self.0.len()) * MAPPED_LEN
+        let before = self.bytes;
+        self.shrink(self.surplus().saturating_sub(bytes));
+        before - self.bytes
     }
 
-    fn truncate(&mut self, count: usize) {
-        self.0.truncate(count.max(SPARES_MAX));
-        if self.0.len() <= SPARES_MAX {
-            self.0.shrink_to(SPARES_MAX);
+    /// Gives mappings back until the surplus is so small.
+    fn shrink(&mut self, surplus: usize) {
+        while self.surplus() > surplus
+            && let Some(mapped) = self.mappings.pop()
+        {
+            self.bytes -= mapped.len();
+        }
+        if self.surplus() == 0 {
+            self.mappings.shrink_to(SPARE_BYTES_MAX / MAPPED_LEN_MIN);
         }
     }
 }
@@ -194,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_put_in_is_there_whatever_holds_it() {
         let mut spares = Spares::default();
-        for capacity in [300, 4096, MAPPED_LEN, MAPPED_LEN] {
+        for capacity in [300, 4096, MAPPED_LEN_MIN, LEN, LEN] {
             let mut buffer = buffer(capacity, &mut spares);
             assert_eq!((buffer.capacity(), buffer.room()), (capacity, capacity));
             assert!(buffer.is_empty(), "a spare one too");
@@ -210,40 +226,54 @@ mod tests {
         }
     }
 
+    const LEN: usize = 64 * 1024;
+    const KEPT: usize = SPARE_BYTES_MAX / LEN;
+
     fn spares(count: usize) -> Spares {
         let mut spares = Spares::default();
         for _ in 0..count {
-            spares.keep(buffer(MAPPED_LEN, &mut Spares::default()));
+            spares.keep(buffer(LEN, &mut Spares::default()));
             spares.keep(buffer(4096, &mut Spares::default()));
         }
-        assert_eq!(spares.0.len(), count);
+        assert_eq!((spares.mappings.len(), spares.bytes), (count, count * LEN));
         spares
     }
 
     #[test]
-    fn a_few_are_kept_and_the_rest_goes_back_some_in_each_turn() {
-        let mut spares = spares(SPARES_MAX + 2 * TRIMMED_PER_TURN + 1);
-        for left in [TRIMMED_PER_TURN + 1, 1, 0, 0] {
+    fn a_few_are_kept_and_the_rest_goes_back_one_in_each_turn() {
+        let mut spares = spares(KEPT + 3);
+        for left in [2, 1, 0, 0] {
             spares.trim(usize::MAX);
-            assert_eq!(spares.surplus(), left * MAPPED_LEN);
+            assert_eq!(spares.surplus(), left * LEN);
         }
-        assert_eq!(spares.0.len(), SPARES_MAX);
-        assert_eq!(spares.0.capacity(), SPARES_MAX, "nor of what held them");
-        drop(buffer(MAPPED_LEN, &mut spares));
-        assert_eq!(spares.0.len(), SPARES_MAX - 1);
+        let bound = SPARE_BYTES_MAX / MAPPED_LEN_MIN;
+        assert!(spares.mappings.capacity() <= bound, "nor what held them");
+        drop(buffer(LEN, &mut spares));
+        assert_eq!(spares.bytes, SPARE_BYTES_MAX - LEN);
     }
 
     #[test]
     fn what_has_no_room_goes_back_at_once() {
-        let mut tight = spares(SPARES_MAX + 9 * TRIMMED_PER_TURN);
-        tight.trim(3 * MAPPED_LEN + 1);
-        assert_eq!(tight.surplus(), 3 * MAPPED_LEN);
+        let mut tight = spares(KEPT + 9);
+        tight.trim(3 * LEN + 1);
+        assert_eq!(tight.surplus(), 3 * LEN);
         tight.trim(0);
         assert_eq!(tight.surplus(), 0);
-        let mut asked = spares(SPARES_MAX + 10);
-        assert_eq!(asked.release(2 * MAPPED_LEN + 1), 3 * MAPPED_LEN);
-        assert_eq!(asked.release(usize::MAX), 7 * MAPPED_LEN);
+        let mut asked = spares(KEPT + 10);
+        assert_eq!(asked.release(2 * LEN + 1), 3 * LEN);
+        assert_eq!(asked.release(usize::MAX), 7 * LEN);
         assert_eq!(asked.release(1), 0, "what is kept is no surplus");
+    }
+
+    #[test]
+    fn a_spare_serves_a_buffer_of_its_own_size_alone() {
+        let mut spares = spares(2);
+        drop(buffer(LEN / 2, &mut spares));
+        assert_eq!(spares.bytes, 2 * LEN);
+        spares.keep(buffer(LEN / 2, &mut Spares::default()));
+        assert_eq!(spares.bytes, 2 * LEN + LEN / 2);
+        drop(buffer(LEN, &mut spares));
+        assert_eq!(spares.bytes, LEN + LEN / 2);
     }
 
     #[test]
@@ -252,11 +282,11 @@ mod tests {
         let is_mapped = |buffer: &Buffer| matches!(buffer.memory, Memory::Mapped(_));
         // Other tests of this process may have some too.
         let all: Vec<_> = (0..MAPPINGS_MAX + 10)
-            .map(|_| buffer(MAPPED_LEN, &mut spares))
+            .map(|_| buffer(MAPPED_LEN_MIN, &mut spares))
             .collect();
         assert!(is_mapped(&all[0]) && !is_mapped(&all[MAPPINGS_MAX]));
-        assert_eq!(all[MAPPINGS_MAX].capacity(), MAPPED_LEN);
+        assert_eq!(all[MAPPINGS_MAX].capacity(), MAPPED_LEN_MIN);
         drop(all);
-        assert!(is_mapped(&buffer(MAPPED_LEN, &mut spares)));
+        assert!(is_mapped(&buffer(MAPPED_LEN_MIN, &mut spares)));
     }
 }
