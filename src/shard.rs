@@ -8,7 +8,7 @@
 //! end of stream, errors    gone
 //! what was held            begin_turn, resolve -> next_resumed
 //! other shards             begin_delivering, deliver until the turn `is_spent`; hand_over
-//! per dirty session        next_dirty -> outgoing -> sent
+//! per dirty session        next_dirty -> outgoing -> sent; then end_flush
 //! a socket has room        writable
 //! time                     expire, deadline
 //! end of the turn          next_closed -> reaped; end_turn

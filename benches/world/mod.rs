@@ -96,6 +96,7 @@ impl World {
             let whole = SendOutcome::Whole(len);
             self.shard.sent(now, key, &self.arena, whole);
         }
+        self.shard.end_flush();
     }
 }
 

@@ -310,6 +310,7 @@ impl World {
                 });
             }
         }
+        self.reactors[at].shard.end_flush();
     }
 
     /// The end of a turn of every shard; `delivers`: in it all take what others have for them.

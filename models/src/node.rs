@@ -101,6 +101,7 @@ impl Node {
                 rest = behind;
             }
         }
+        self.shard.end_flush();
         self.shard.hand_over(Timestamp::default());
         self.shard.end_turn(&mut self.arena);
         self.shard.begin_turn();

@@ -422,6 +422,7 @@ impl<H: SessionHandler> Reactor<H> {
                 self.read_to_the_end(key);
             }
         }
+        self.shard.end_flush();
     }
 
     /// The peer has gone; what it sent before may still be there, and no edge will say so.

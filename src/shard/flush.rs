@@ -49,18 +49,20 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 impl<H: SessionHandler> Shard<H> {
     /// The next session with something to send; each once per flush.
     pub fn next_dirty(&mut self) -> Option<SessionKey> {
-        let Some(&key) = self.dirty.get(self.flushed) else {
-            // All have been offered or kept: no session holds a piece any more.
-            self.dirty.clear();
-            self.flushed = 0;
-            self.pieces.clear();
-            return None;
-        };
+        let key = *self.dirty.get(self.flushed)?;
         self.flushed += 1;
         if let Some(session) = self.sessions.get_mut(key) {
             session.outbound.dirty = false;
         }
         Some(key)
+    }
+
+    /// All have been offered, and every offer was answered by `sent`: no session holds a piece.
+    pub fn end_flush(&mut self) {
+        debug_assert_eq!(self.flushed, self.dirty.len(), "each has had its turn");
+        self.dirty.clear();
+        self.flushed = 0;
+        self.pieces.clear();
     }
 
     /// Whether the next turn has something to send already, so that it must not sleep.

@@ -155,6 +155,7 @@ impl Pair {
             shard.sent(now(), key, arena, SendOutcome::Whole(bytes.len()));
             sent.push((key, bytes));
         }
+        shard.end_flush();
         shard.hand_over(now());
         shard.end_turn(arena);
         assert!(shard.counters().is_conserved());

@@ -78,6 +78,8 @@ macro_rules! marks {
 marks! {
     /// Several pieces in one offer.
     Scattered,
+    /// Several offers were made before the first was answered.
+    SentTogether,
     /// What was refused before is offered again.
     BacklogOffered,
     /// A socket has failed, and what it still holds is read.

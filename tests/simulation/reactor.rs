@@ -277,52 +277,78 @@ impl Reactor {
 
     // ---- flush
 
+    /// The engine on readiness hears of each send before the next one, the one on completion of
+    /// many at once; a backlog is sent by itself in both.
     fn flush(&mut self, outside: &mut Outside) {
+        let together = outside.faults.pick(&[1, 1, 2, usize::MAX]);
+        let mut offers = VecDeque::new();
         while let Some(key) = self.shard.next_dirty() {
-            if !self.connections.contains_key(&key) {
-                continue;
+            let (offer, is_backlog) = self.offer(outside, key);
+            match offer.is_empty() {
+                true => {}
+                false if is_backlog => self.send(outside, key, &offer),
+                false => offers.push_back((key, offer)),
             }
-            let now = outside.now;
-            let before = self.backlogs();
-            let offer: Vec<Vec<u8>> = match self.shard.outgoing(now, key, &self.arena) {
-                Outgoing::Nothing => Vec::new(),
-                Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
-                Outgoing::Scattered(pieces) => pieces
-                    .map(|piece| self.arena.bytes(piece).to_vec())
-                    .collect(),
-                Outgoing::Backlog(chunks) => {
-                    outside.faults.mark(Mark::BacklogOffered, true);
-                    // It need not be offered whole.
-                    let parts_max = outside.faults.pick(&[1, 2, BACKLOG_PARTS_MAX]);
-                    let parts: Vec<_> = chunks.take(parts_max).collect();
-                    vec![parts.concat()]
-                }
-            };
-            // What this turn brought may have gone behind a backlog.
-            self.check_evicted(outside, key, &before);
-            self.note_backlog(outside, key);
-            if offer.is_empty() {
-                continue;
-            }
-            let Some(connection) = self.connections.get_mut(&key) else {
-                continue;
-            };
-            outside.faults.mark(Mark::Scattered, offer.len() > 1);
-            let (outcome, bytes) = outside.send(connection.peer, &offer);
-            connection.taken += bytes.len();
-            outside.model.taken(connection.number, &bytes);
-            let number = connection.number;
-            let is_read = self.shard.wants_input(key) || self.shard.has_held(key);
-            let before = self.backlogs();
-            self.shard.sent(now, key, &self.arena, outcome);
-            self.check_evicted(outside, key, &before);
-            self.note_backlog(outside, key);
-            if let SendOutcome::Failed(kind) = outcome {
-                self.send_failed(outside, key, number, kind, is_read);
+            outside.faults.mark(Mark::SentTogether, offers.len() > 1);
+            while offers.len() >= together
+                && let Some((key, offer)) = offers.pop_front()
+            {
+                self.send(outside, key, &offer);
             }
         }
+        for (key, offer) in offers {
+            self.send(outside, key, &offer);
+        }
+        self.shard.end_flush();
         self.note_stopped(outside);
         self.observe(outside, Moment::Flush);
+    }
+
+    /// What is to be sent, and whether it is a backlog.
+    fn offer(&mut self, outside: &mut Outside, key: SessionKey) -> (Vec<Vec<u8>>, bool) {
+        if !self.connections.contains_key(&key) {
+            return (Vec::new(), false);
+        }
+        let before = self.backlogs();
+        let mut is_backlog = false;
+        let offer: Vec<Vec<u8>> = match self.shard.outgoing(outside.now, key, &self.arena) {
+            Outgoing::Nothing => Vec::new(),
+            Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
+            Outgoing::Scattered(pieces) => pieces
+                .map(|piece| self.arena.bytes(piece).to_vec())
+                .collect(),
+            Outgoing::Backlog(chunks) => {
+                is_backlog = true;
+                outside.faults.mark(Mark::BacklogOffered, true);
+                // It need not be offered whole.
+                let parts_max = outside.faults.pick(&[1, 2, BACKLOG_PARTS_MAX]);
+                let parts: Vec<_> = chunks.take(parts_max).collect();
+                vec![parts.concat()]
+            }
+        };
+        // What this turn brought may have gone behind a backlog.
+        self.check_evicted(outside, key, &before);
+        self.note_backlog(outside, key);
+        (offer, is_backlog)
+    }
+
+    fn send(&mut self, outside: &mut Outside, key: SessionKey, offer: &[Vec<u8>]) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        outside.faults.mark(Mark::Scattered, offer.len() > 1);
+        let (outcome, bytes) = outside.send(connection.peer, offer);
+        connection.taken += bytes.len();
+        outside.model.taken(connection.number, &bytes);
+        let number = connection.number;
+        let is_read = self.shard.wants_input(key) || self.shard.has_held(key);
+        let before = self.backlogs();
+        self.shard.sent(outside.now, key, &self.arena, outcome);
+        self.check_evicted(outside, key, &before);
+        self.note_backlog(outside, key);
+        if let SendOutcome::Failed(kind) = outcome {
+            self.send_failed(outside, key, number, kind, is_read);
+        }
     }
 
     fn send_failed(

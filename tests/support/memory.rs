@@ -186,6 +186,7 @@ impl<H: SessionHandler> World<H> {
             }
             self.shard.sent(self.now, key, &self.arena, outcome);
         }
+        self.shard.end_flush();
     }
 
     /// Takes the answers of tickets, and what waited for them.
