@@ -9,9 +9,11 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::outbound::{Bound, SlowConsumer};
 
+mod engine;
 mod keys;
 mod memory;
 
+pub use engine::EngineKind;
 pub use keys::{ConfigError, KEYS, Key, Unit};
 pub use memory::MemoryBound;
 pub(crate) use memory::{SESSION, SUBSCRIPTION, TOPIC};
@@ -34,6 +36,8 @@ pub struct Config {
     pub admin: Admin,
     /// `reactors`
     pub reactors: usize,
+    /// `engine`
+    pub engine: EngineKind,
     /// `pin`
     pub pin: bool,
     /// `busy_poll`
@@ -200,6 +204,7 @@ impl Default for Config {
             reactors: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(REACTORS_MAX),
+            engine: EngineKind::Mio,
             pin: false,
             busy_poll: None,
             drain_timeout: Duration::from_secs(10),

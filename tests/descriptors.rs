@@ -1,6 +1,9 @@
 //! What a broker leaves behind in its process. A program of its own: nothing else opens anything.
 #![cfg(all(feature = "broker", target_os = "linux"))]
 
+#[path = "support/engine.rs"]
+mod engine;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -23,7 +26,7 @@ fn c11_g16_a_broker_that_has_ended_leaves_no_descriptor_and_no_thread() {
         let builder = builder.listen(&unix).unwrap();
         #[cfg(feature = "control")]
         let builder = builder.admin("127.0.0.1:0").unwrap();
-        let broker = builder.spawn().unwrap();
+        let broker = engine::chosen(builder).spawn().unwrap();
         // One that has asked and one that never does, both still open when the broker ends.
         #[cfg(feature = "control")]
         let _watchers = ["GET /healthz HTTP/1.0\r\n\r\n", "GET"].map(|request| {

@@ -30,7 +30,11 @@ impl BrokerProcess {
     fn start(listen: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hvlp-broker"));
         let variables = std::env::vars_os().map(|(name, _)| name);
-        for name in variables.filter(|name| name.to_string_lossy().starts_with("HVLP_")) {
+        let is_foreign = |name: &std::ffi::OsString| {
+            // All settings but the engine, of whoever runs the tests.
+            name.to_string_lossy().starts_with("HVLP_") && name != "HVLP_ENGINE"
+        };
+        for name in variables.filter(is_foreign) {
             command.env_remove(name);
         }
         // The default port is one for the whole host.

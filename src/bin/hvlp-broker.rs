@@ -42,6 +42,11 @@ struct Args {
     #[arg(short, long, value_name = "N", env = "HVLP_REACTORS")]
     reactors: Option<String>,
 
+    /// What reactors wait with: mio (epoll, kqueue), uring (io_uring, Linux 6.1 or later) or auto
+    /// [default: mio]
+    #[arg(short, long, value_name = "ENGINE", env = "HVLP_ENGINE")]
+    engine: Option<String>,
+
     /// Keep each reactor on a CPU of its own
     #[arg(long, env = "HVLP_PIN", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]
@@ -185,6 +190,9 @@ fn config(args: Args) -> Result<Config, ConfigError> {
     if let Some(count) = args.reactors {
         config.set(&format!("reactors={count}"))?;
     }
+    if let Some(engine) = args.engine {
+        config.set(&format!("engine={engine}"))?;
+    }
     if let Some(size) = args.outbound_max {
         config.set(&format!("listener.outbound_max={size}"))?;
     }
@@ -256,6 +264,7 @@ fn greet(form: LogForm, broker: &BrokerHandle, audience: &Audience) {
                 false => "this host alone",
             };
             let threads = if *reactors == 1 { "" } else { "s" };
+            let engine = broker.engine();
             let memory = broker.memory_bound().in_all();
             let server = &listening[0];
             let admin = admin.map_or_else(String::new, |admin| {
@@ -264,7 +273,7 @@ fn greet(form: LogForm, broker: &BrokerHandle, audience: &Audience) {
             // Talk, which nobody need be there to read.
             let _ = writeln!(
                 io::stderr(),
-                "hvlp-broker {} listening on {}\n  {reactors} reactor{threads}, serves {who}; a \
+                "hvlp-broker {} listening on {}\n  {reactors} reactor{threads} on {engine}, serves {who}; a \
                  subscriber that is owed {outbound_max} {slow}; {memory} of memory at \
                  most{admin}\n  try: hvlp -s {server} sub hello\n       hvlp -s {server} pub \
                  hello world",
@@ -274,7 +283,7 @@ fn greet(form: LogForm, broker: &BrokerHandle, audience: &Audience) {
         }
         LogForm::Json => say_json(
             "listening",
-            &json!({ "addresses": listening, "admin": admin }),
+            &json!({ "addresses": listening, "admin": admin, "engine": broker.engine() }),
         ),
     }
     if *insecure {
@@ -349,9 +358,10 @@ fn print_keys() -> ExitCode {
 
 const fn exit_code(error: &BrokerError) -> u8 {
     match error {
-        BrokerError::Config(_) | BrokerError::OpenBind { .. } | BrokerError::Memory(_) => {
-            exit::CONFIG
-        }
+        BrokerError::Config(_)
+        | BrokerError::OpenBind { .. }
+        | BrokerError::Memory(_)
+        | BrokerError::Engine(_) => exit::CONFIG,
         BrokerError::AddressInUse { .. } | BrokerError::Bind { .. } | BrokerError::Admin { .. } => {
             exit::BIND
         }

@@ -17,15 +17,16 @@ use crate::config::MemoryBound;
 use crate::control::{Control, Endpoint, Facts};
 use crate::handler::{Open, SessionHandler};
 use crate::metrics::Counters;
-use crate::reactor::{Command, Peers, Reactor, Reply};
+use crate::reactor::{Command, Engine, Peers, Reactor, Reply};
 use crate::session::SessionInfo;
 
 /// Reactors that do not run yet.
 pub(super) struct Reactors<H> {
-    pub(super) reactors: Vec<Reactor<H>>,
+    pub(super) reactors: Vec<(Engine, Reactor<H>)>,
     /// Serves the process itself; nobody asks it who it is.
-    pub(super) process: Option<Reactor<Open>>,
+    pub(super) process: Option<(Engine, Reactor<Open>)>,
     pub(super) peers: Arc<Peers>,
+    pub(super) engine: &'static str,
     /// Whether each is kept on a CPU of its own.
     pub(super) pin: bool,
 }
@@ -36,6 +37,7 @@ pub struct BrokerHandle {
     addresses: Vec<Address>,
     memory: MemoryBound,
     peers: Arc<Peers>,
+    engine: &'static str,
     publisher: Publisher,
     /// Empty once they were joined.
     threads: Vec<JoinHandle<io::Result<Counters>>>,
@@ -54,12 +56,14 @@ impl BrokerHandle {
             reactors,
             process,
             peers,
+            engine,
             pin,
         } = reactors;
         let mut handle = Self {
             addresses,
             memory,
             peers,
+            engine,
             publisher: Publisher::default(),
             threads: Vec::new(),
             #[cfg(feature = "control")]
@@ -79,6 +83,11 @@ impl BrokerHandle {
         &self.memory
     }
 
+    /// What the reactors wait with: `mio` or `uring`.
+    pub const fn engine(&self) -> &'static str {
+        self.engine
+    }
+
     /// Adds the thread of the control plane.
     #[cfg(feature = "control")]
     pub(super) fn start_control(
@@ -91,6 +100,7 @@ impl BrokerHandle {
             endpoint.address(),
             config,
             self.memory.clone(),
+            self.engine,
         );
         let control = Control::start(endpoint, facts, Arc::clone(&self.peers));
         self.control = Some(control.map_err(BrokerError::Start)?);
@@ -109,7 +119,7 @@ impl BrokerHandle {
         &mut self,
         name: String,
         cpu: Option<usize>,
-        reactor: Reactor<H>,
+        (engine, reactor): (Engine, Reactor<H>),
     ) -> Result<(), BrokerError> {
         let peers = Arc::clone(&self.peers);
         let id = self.threads.len();
@@ -118,7 +128,7 @@ impl BrokerHandle {
             if let Some(cpu) = cpu {
                 cpus::pin(cpu);
             }
-            let ended = reactor.run();
+            let ended = engine.run(reactor);
             match &ended {
                 Ok(counters) => others.0.ended(id, counters),
                 Err(_) => others.0.end(),

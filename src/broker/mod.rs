@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError, Listen, MemoryBound};
 use crate::handler::{Open, SessionHandler};
 use crate::mesh::Mesh;
 use crate::metrics::Counters;
-use crate::reactor::{Listener, Loop, Peers, Reactor};
+use crate::reactor::{Chosen, Engine, Listener, Mailbox, Peers, Reactor};
 use crate::shard::{Accounts, Shard};
 
 #[cfg(feature = "control")]
@@ -140,7 +140,11 @@ impl<H: SessionHandler> Builder<H> {
         // Behind the listeners: a port that both want is theirs.
         #[cfg(feature = "control")]
         let endpoint = admin::bind(&self.config.admin)?;
-        let reactors = self.reactors(listeners, &memory, for_process);
+        let (engine, reason) = Chosen::of(self.config.engine).map_err(BrokerError::Engine)?;
+        if let Some(reason) = reason {
+            tracing::info!(engine = engine.name(), reason, "auto");
+        }
+        let reactors = self.reactors(engine, listeners, &memory, for_process);
         let reactors = reactors.map_err(BrokerError::Start)?;
         #[cfg_attr(
             not(feature = "control"),
@@ -157,18 +161,28 @@ impl<H: SessionHandler> Builder<H> {
     /// One reactor per thread to be, the first of them with the listeners.
     fn reactors(
         &self,
+        engine: Chosen,
         listeners: Vec<Listener>,
         memory: &MemoryBound,
         for_process: bool,
     ) -> io::Result<Reactors<H>> {
         let config = share(&self.config);
         let count = config.reactors + usize::from(for_process);
-        let loops = (0..count).map(|_| Loop::new());
-        let loops = loops.collect::<Result<Vec<_>, _>>()?;
-        let mailboxes = loops.iter().map(Loop::mailbox).collect();
+        // The process's own has no socket, and nothing to gain from a ring.
+        let kind = |id| {
+            if id < config.reactors {
+                engine
+            } else {
+                Chosen::Mio
+            }
+        };
+        let engines = (0..count).map(|id| Engine::new(kind(id)));
+        let engines = engines.collect::<Result<Vec<_>, _>>()?;
+        let mailboxes = engines.iter().map(|(_, mailbox)| Arc::clone(mailbox));
+        let mailboxes = mailboxes.collect();
         let accounts = Accounts::new(memory, config.limits.memory_max.is_none());
         let peers = Peers::new(mailboxes, config.reactors, &config.limits, accounts);
-        let mut seats = Seat::between(loops, &peers).into_iter();
+        let mut seats = Seat::between(engines, &peers).into_iter();
 
         let mut listeners = Some(listeners);
         let serving = seats.by_ref().take(config.reactors);
@@ -176,7 +190,7 @@ impl<H: SessionHandler> Builder<H> {
             let listeners = listeners.take().unwrap_or_default();
             seat.reactor(&config, self.handler.clone(), listeners)
         });
-        let reactors = reactors.collect::<Result<_, _>>()?;
+        let reactors = reactors.collect();
         let idle_config = Config {
             busy_poll: None,
             ..config.clone()
@@ -185,8 +199,9 @@ impl<H: SessionHandler> Builder<H> {
         let process = process.map(|seat| seat.reactor(&idle_config, Open, Vec::new()));
         Ok(Reactors {
             reactors,
-            process: process.transpose()?,
+            process,
             peers,
+            engine: engine.name(),
             pin: config.pin,
         })
     }
@@ -226,27 +241,29 @@ impl<H: SessionHandler> Builder<H> {
 /// What a reactor is built on, and its place among its peers.
 struct Seat {
     id: u8,
-    base: Loop,
+    engine: Engine,
+    mailbox: Arc<Mailbox>,
     /// None if there is one reactor.
     mesh: Option<Mesh>,
     peers: Arc<Peers>,
 }
 
 impl Seat {
-    /// One for each loop, in their order.
-    fn between(loops: Vec<Loop>, peers: &Arc<Peers>) -> Vec<Self> {
-        let ends = match loops.len() {
+    /// One for each engine, in their order.
+    fn between(engines: Vec<(Engine, Arc<Mailbox>)>, peers: &Arc<Peers>) -> Vec<Self> {
+        let ends = match engines.len() {
             1 => Vec::new(),
             _ => Mesh::between(&peers.doorbells),
         };
         let mut ends = ends.into_iter();
-        let seat = |(id, base)| Self {
+        let seat = |(id, (engine, mailbox))| Self {
             id,
-            base,
+            engine,
+            mailbox,
             mesh: ends.next(),
             peers: Arc::clone(peers),
         };
-        (0..).zip(loops).map(seat).collect()
+        (0..).zip(engines).map(seat).collect()
     }
 
     fn reactor<N: SessionHandler>(
@@ -254,10 +271,11 @@ impl Seat {
         config: &Config,
         handler: N,
         listeners: Vec<Listener>,
-    ) -> io::Result<Reactor<N>> {
+    ) -> (Engine, Reactor<N>) {
         let Self {
             id,
-            base,
+            engine,
+            mailbox,
             mesh,
             peers,
         } = self;
@@ -271,7 +289,8 @@ impl Seat {
                 None => shard,
             }
         };
-        Reactor::new(id, base, peers, shard, config, listeners)
+        let reactor = Reactor::new(id, mailbox, peers, shard, config, listeners);
+        (engine, reactor)
     }
 }
 
@@ -339,6 +358,9 @@ pub enum BrokerError {
         /// What the kernel or the resolver said.
         source: io::Error,
     },
+    /// The engine that was asked for cannot be had.
+    #[error("cannot start with --engine uring: {0}. --engine mio needs none of that")]
+    Engine(String),
     /// The kernel refused something that every broker needs.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),

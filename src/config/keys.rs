@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::address::AddressError;
-use crate::config::{Config, KIB, REACTORS_MAX};
+use crate::config::{Config, EngineKind, KIB, REACTORS_MAX};
 use crate::outbound::SlowConsumer;
 
 /// One row of the table of keys.
@@ -38,6 +38,8 @@ pub enum Unit {
     Flag,
     /// A [`SlowConsumer`] by its name.
     Policy,
+    /// An [`EngineKind`] by its name.
+    Engine,
 }
 
 /// Declares [`KEYS`]. Durations are held in nanoseconds while they are checked.
@@ -70,6 +72,10 @@ macro_rules! optional_number {
 macro_rules! flag {
     (get $c:ident $($f:ident).+) => { Some(u64::from($c.$($f).+)) };
     (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = $v == 1 };
+}
+macro_rules! engine {
+    (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
+    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = EngineKind::ALL[to_usize($v)] };
 }
 macro_rules! policy {
     (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
@@ -104,6 +110,8 @@ const TIB: u64 = 1 << 40;
 keys! {
     "reactors" Count reactors number [1, REACTORS_MAX as u64]
         "threads that serve, each with its own sessions; by default the CPUs this process may use",
+    "engine" Engine engine engine [0, EngineKind::ALL.len() as u64 - 1]
+        "what reactors wait with: mio, uring (Linux 6.1 or later), or auto, whichever was measured faster",
     "pin" Flag pin flag [0, 1]
         "keep reactor k on the k-th CPU that this process may use",
     "busy_poll" Duration busy_poll optional_time [MICROSECOND, SECOND]
@@ -199,6 +207,7 @@ impl Unit {
             Self::Count => value.to_string(),
             Self::Flag => (value == 1).to_string(),
             Self::Policy => SlowConsumer::NAMES[to_usize(value)].into(),
+            Self::Engine => EngineKind::NAMES[to_usize(value)].into(),
             Self::Size => match value {
                 _ if value.is_multiple_of(1 << 30) => format!("{}GiB", value >> 30),
                 _ if value.is_multiple_of(1 << 20) => format!("{}MiB", value >> 20),
@@ -218,11 +227,8 @@ impl Unit {
         match self {
             Self::Count => text.replace('_', "").parse().ok(),
             Self::Flag => text.parse::<bool>().ok().map(u64::from),
-            Self::Policy => {
-                let is_named = |name: &&str| *name == text;
-                let index = SlowConsumer::NAMES.iter().position(is_named);
-                index.map(|index| index as u64)
-            }
+            Self::Policy => position(&SlowConsumer::NAMES, text),
+            Self::Engine => position(&EngineKind::NAMES, text),
             Self::Size if has_unit => text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
             Self::Duration if has_unit => humantime::parse_duration(text).ok().map(nanos),
             Self::Size | Self::Duration => None,
@@ -234,10 +240,17 @@ impl Unit {
             Self::Count => "a number such as 64",
             Self::Flag => "true or false",
             Self::Policy => "disconnect, drop_newest, drop_oldest, conflate or pause",
+            Self::Engine => "auto, mio or uring",
             Self::Size => "bytes with their unit, such as 64KiB or 8MiB",
             Self::Duration => "a time with its unit, such as 10s or 250ms",
         }
     }
+}
+
+/// Where `text` stands among `names`.
+fn position(names: &[&str], text: &str) -> Option<u64> {
+    let index = names.iter().position(|name| *name == text);
+    index.map(|index| index as u64)
 }
 
 impl Config {

@@ -12,7 +12,7 @@ use crate::mesh::RING_BYTES_MAX;
 /// Code, tables of fixed size, logs, the control plane.
 const BASE: usize = 64 * MIB;
 /// Of each reactor, beside what its turn reads and owes: staging, events, spare arena segments and
-/// chunks.
+/// chunks, the buffers of a ring.
 const REACTOR: usize = 4 * MIB;
 /// A stretch owed to a session.
 const PIECE: usize = 16;

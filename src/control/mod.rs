@@ -69,6 +69,7 @@ pub(crate) struct Facts {
     start_time: Duration,
     backlog_limit_bytes: u64,
     memory: MemoryBound,
+    engine: &'static str,
 }
 
 impl Facts {
@@ -78,6 +79,7 @@ impl Facts {
         admin: SocketAddr,
         config: &Config,
         memory: MemoryBound,
+        engine: &'static str,
     ) -> Self {
         Self {
             listen: listen.iter().map(ToString::to_string).collect(),
@@ -86,6 +88,7 @@ impl Facts {
             start_time: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
             backlog_limit_bytes: config.limits.outbound_total_max as u64,
             memory,
+            engine,
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn snapshot(facts: &Facts, counts: &Counts, sample: &Sample) -> Value
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "engine": "mio",
+        "engine": facts.engine,
         "start_time_seconds": facts.start_time.as_secs_f64(),
         "uptime_seconds": facts.started.elapsed().as_secs_f64(),
         "age_seconds": sample.taken.elapsed().as_secs_f64(),

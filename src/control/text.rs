@@ -78,11 +78,11 @@ impl Page {
         let is_well = |reactor: &ReactorSample| u64::from(reactor.standing.is_well());
         match metric.name {
             "build_info" => {
-                let version = env!("CARGO_PKG_VERSION");
+                let (version, engine) = (env!("CARGO_PKG_VERSION"), facts.engine);
                 // As above.
                 let _ = writeln!(
                     self.0,
-                    "hvlp_build_info{{version=\"{version}\",engine=\"mio\"}} 1"
+                    "hvlp_build_info{{version=\"{version}\",engine=\"{engine}\"}} 1"
                 );
             }
             "start_time_seconds" => {

@@ -3,6 +3,8 @@
 use crate::pages::Pages;
 use crate::reactor::pipe::ReactorEnd;
 use crate::reactor::transport::Transport;
+#[cfg(all(feature = "uring", target_os = "linux"))]
+use crate::reactor::uring::InFlight;
 use crate::session::SessionKey;
 
 /// A session's socket, and what its edges have said.
@@ -20,6 +22,9 @@ pub(crate) struct Connection {
     pub(crate) is_urgent: bool,
     /// The session has ended; input is thrown away.
     pub(crate) is_lingering: bool,
+    /// What the ring has of it; it is closed when that is nothing.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(crate) in_flight: InFlight,
 }
 
 impl Connection {
@@ -32,6 +37,8 @@ impl Connection {
             is_read_closed: false,
             is_urgent: false,
             is_lingering: false,
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            in_flight: InFlight::NONE,
         }
     }
 }

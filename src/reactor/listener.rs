@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+#[cfg(all(feature = "uring", target_os = "linux"))]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
@@ -99,6 +101,15 @@ impl Listener {
         match &mut self.socket {
             Bound::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
             Bound::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    /// The listening socket.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Bound::Tcp(listener) => listener.as_fd(),
+            Bound::Unix(listener, _) => listener.as_fd(),
         }
     }
 

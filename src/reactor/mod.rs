@@ -4,15 +4,15 @@
 //! wait -> read -> deliver -> flush -> hand over -> expire -> reap        one turn
 //! ```
 //!
-//! The loop is in `mio.rs`; this is what it works on. A reactor is told what to do through its
-//! mailbox and never waits for anybody.
+//! What a turn does is in `turn.rs` and its neighbours; what it waits with, and how bytes come and
+//! go, is an engine's: `mio.rs` on readiness, `uring.rs` on completion. A reactor is told what to
+//! do through its mailbox and never waits for anybody.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-use ::mio::Waker;
 
 use crate::config::Limits;
 use crate::handler::Resolution;
@@ -22,25 +22,35 @@ use crate::reactor::addresses::Addresses;
 use crate::reactor::ending::Quiet;
 use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
+use crate::reactor::waker::Waker;
 use crate::register::directory::Directory;
 use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
 use crate::shard::{Accounts, PauseChange};
 
+mod accepting;
 mod addresses;
 mod clock;
+mod closing;
 mod connections;
 mod ending;
+mod engine;
 mod journal;
 mod listener;
 mod mio;
 mod pipe;
+mod reading;
 mod socket_file;
 mod staging;
 mod transport;
+mod turn;
+#[cfg(all(feature = "uring", target_os = "linux"))]
+mod uring;
+mod waker;
 
-pub(crate) use self::mio::{Loop, Reactor};
+pub(crate) use engine::{Chosen, Engine};
 pub(crate) use listener::Listener;
 pub(crate) use pipe::{Ended as PipeEnded, ProcessEnd, pipe};
+pub(crate) use turn::Reactor;
 
 /// What a reactor can be asked to do by other threads.
 #[derive(Debug)]
@@ -331,6 +341,11 @@ impl Peers {
     }
 }
 
+/// Whether a receive found nothing, which is no fault.
+fn is_empty(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,8 +353,11 @@ mod tests {
 
     #[test]
     fn e7_a_connection_goes_to_the_reactor_with_the_fewest_and_cannot_choose() {
-        let loops: Vec<_> = (0..3).map(|_| Loop::new().unwrap()).collect();
-        let mailboxes = loops.iter().map(Loop::mailbox).collect();
+        let mut engines: Vec<_> = (0..3).map(|_| Engine::new(Chosen::Mio).unwrap()).collect();
+        let mailboxes = engines
+            .iter_mut()
+            .map(|(_, mailbox)| Arc::clone(mailbox))
+            .collect();
         let config = Config::default();
         let accounts = Accounts::new(&MemoryBound::of(&config, false), false);
         let peers = Peers::new(mailboxes, 2, &config.limits, accounts);

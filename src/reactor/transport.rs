@@ -150,6 +150,12 @@ impl Transport {
         }
     }
 
+    /// The socket, if there is one.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.socket().ok()
+    }
+
     /// The socket, or what there is instead.
     #[inline]
     fn socket(&self) -> Result<BorrowedFd<'_>, &ReactorEnd> {

@@ -4,12 +4,12 @@ use std::io::Read;
 
 use hvlp::Broker;
 
-use crate::{hvlp, lines_of, spawn};
+use crate::{engine, hvlp, lines_of, spawn};
 
 #[test]
 fn what_pub_sends_sub_prints() {
     let broker = Broker::builder().listen("127.0.0.1:0").unwrap();
-    let broker = broker.spawn().unwrap();
+    let broker = engine::chosen(broker).spawn().unwrap();
     let server = broker.local_addr().to_string();
     let mut subscriber = spawn(&server, &["sub", "a/b", "c", "-v", "-C", "1001"]);
     let talk = lines_of(subscriber.stderr.take().unwrap());
@@ -40,7 +40,7 @@ fn what_pub_sends_sub_prints() {
 #[test]
 fn ping_prints_each_round_trip_and_a_summary() {
     let broker = Broker::builder().listen("127.0.0.1:0").unwrap();
-    let broker = broker.spawn().unwrap();
+    let broker = engine::chosen(broker).spawn().unwrap();
     let server = broker.local_addr().to_string();
     let run = hvlp(&["-s", &server, "ping", "-c", "3", "-i", "1ms"])
         .assert()
@@ -77,7 +77,7 @@ fn ping_prints_each_round_trip_and_a_summary() {
 #[test]
 fn ping_sums_up_what_it_has_when_the_broker_goes() {
     let broker = Broker::builder().listen("127.0.0.1:0").unwrap();
-    let broker = broker.spawn().unwrap();
+    let broker = engine::chosen(broker).spawn().unwrap();
     let server = broker.local_addr().to_string();
     let mut ping = spawn(&server, &["ping", "-i", "10ms"]);
     let lines = lines_of(ping.stdout.take().unwrap());

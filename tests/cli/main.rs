@@ -6,6 +6,8 @@
 )]
 
 mod broker;
+#[path = "../support/engine.rs"]
+mod engine;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod publish;

@@ -6,11 +6,12 @@ use hvlp::client::{Batch, Client, Reconnect};
 use hvlp::session::SessionState;
 use hvlp::{Broker, BrokerHandle};
 
+use crate::engine;
 use crate::peer::LONG;
 
 fn broker(address: &str) -> BrokerHandle {
     let broker = Broker::builder().listen(address).unwrap();
-    broker.spawn().unwrap()
+    engine::chosen(broker).spawn().unwrap()
 }
 
 /// Waits until something is so at the broker.

@@ -7,6 +7,9 @@
 
 #[cfg(feature = "broker")]
 mod broker;
+#[cfg(feature = "broker")]
+#[path = "../support/engine.rs"]
+mod engine;
 mod faults;
 #[path = "../peer/mod.rs"]
 mod peer;

@@ -30,10 +30,10 @@ fn every_metric_of_the_tables_is_served_with_its_kind_and_help_and_no_other() {
             page.get(metric.name, &format!("{}=\"{value}\"", metric.label));
         }
     }
-    let version = env!("CARGO_PKG_VERSION");
+    let (version, engine) = (env!("CARGO_PKG_VERSION"), broker.handle().engine());
     page.get(
         "build_info",
-        &format!("version=\"{version}\",engine=\"mio\""),
+        &format!("version=\"{version}\",engine=\"{engine}\""),
     );
     let limit = page.get("descriptors", "kind=\"limit\"");
     assert!(page.get("descriptors", "kind=\"used\"") <= limit);

@@ -37,3 +37,5 @@ mod support;
 #[cfg(feature = "cli")]
 mod syscalls;
 mod transports;
+#[cfg(feature = "uring")]
+mod uring;

@@ -11,7 +11,7 @@ use hvlp::handler::{SessionHandler, SessionView, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::malformed::FOREIGN;
-use crate::support::{Canary, End, Peer, Process, command, wait_until, wire};
+use crate::support::{Canary, End, Peer, Process, command, engine, wait_until, wire};
 
 /// A subscriber of "a" that is known to be one, because a message has come through.
 pub(crate) fn subscriber(process: &Process) -> Peer {
@@ -338,7 +338,8 @@ fn serve_fragile() -> ! {
     let builder = Broker::builder().handler(Fragile).set("reactors=3");
     let builder = builder.and_then(|builder| builder.listen("127.0.0.1:0"));
     let ended = builder.and_then(|builder| {
-        builder.run(|broker| eprintln!("fragile, listening on {}", broker.local_addr()))
+        engine::chosen(builder)
+            .run(|broker| eprintln!("fragile, listening on {}", broker.local_addr()))
     });
     match ended {
         Ok(_) => exit(0),

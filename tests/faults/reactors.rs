@@ -7,7 +7,7 @@ use hvlp::Broker;
 use hvlp::handler::{SessionHandler, SessionView, Verdict};
 use hvlp::packet::id;
 
-use crate::support::{Peer, start, wait_until, wire};
+use crate::support::{Peer, engine, start, wait_until, wire};
 
 #[test]
 fn f4_a_subscription_that_was_processed_is_seen_by_every_later_publish_on_any_reactor() {
@@ -162,7 +162,8 @@ fn f9_f11_a_hook_that_panics_ends_the_broker_with_its_reason() {
         .handler(Fragile)
         .set("reactors=3")
         .unwrap();
-    let broker = builder.listen("127.0.0.1:0").unwrap().spawn().unwrap();
+    let builder = engine::chosen(builder.listen("127.0.0.1:0").unwrap());
+    let broker = builder.spawn().unwrap();
     let mut peers: Vec<_> = (0..6).map(|_| Peer::connect(broker.local_addr())).collect();
     wait_until("all are there", || broker.counters().sessions.total() == 6);
     peers[4].publish("panic", b"");

@@ -9,7 +9,7 @@ use hvlp::handler::{Open, SessionHandler};
 use hvlp::metrics::Counters;
 use hvlp::{Broker, BrokerHandle, Builder};
 
-use super::{Canary, DEADLINE, Peer, wait_until};
+use super::{Canary, DEADLINE, Peer, engine, wait_until};
 
 pub(crate) struct TestBroker {
     handle: Option<BrokerHandle>,
@@ -31,7 +31,7 @@ pub(crate) fn start_with<H: SessionHandler>(handler: H, settings: &[&str]) -> Te
 
 /// Without a canary: for transports that it does not speak.
 pub(crate) fn spawn<H: SessionHandler>(mut builder: Builder<H>, settings: &[&str]) -> TestBroker {
-    builder = builder.set("drain_timeout=2s").unwrap();
+    builder = engine::chosen(builder).set("drain_timeout=2s").unwrap();
     for setting in settings {
         builder = builder.set(setting).unwrap();
     }

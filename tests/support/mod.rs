@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 mod broker;
 mod canary;
+pub(crate) mod engine;
 pub(crate) mod memory;
 mod peer;
 mod prng;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use hvlp::address::Address;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
-use super::{DEADLINE, rest, wait_until};
+use super::{DEADLINE, engine, rest, wait_until};
 
 /// Killed when it is dropped, whatever became of the test.
 pub(crate) struct Process {
@@ -21,8 +21,8 @@ pub(crate) struct Process {
     address: Address,
 }
 
-/// A command for the daemon that inherits no setting from whoever runs the tests. It has no admin
-/// endpoint unless one is typed: the default port is one for the whole host.
+/// A command for the daemon that inherits no setting but the engine from whoever runs the tests. It
+/// has no admin endpoint unless one is typed: the default port is one for the whole host.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hvlp-broker"));
     for (name, _) in std::env::vars_os() {
@@ -33,6 +33,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
         .args(args)
         .env("HVLP_ADMIN", "off")
+        .env("HVLP_ENGINE", engine::name())
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command

@@ -9,7 +9,7 @@ use super::support;
 
 fn fairness(args: &[&str]) -> Output {
     let short = ["--rate", "300", "--warmup", "50ms", "--duration", "300ms"];
-    let small = ["--subscribers", "5", "--drain", "300ms", "--json"];
+    let small = ["--subscribers", "5", "--drain", "5s", "--json"];
     loadgen(&[&["fairness"], args, &short[..], &small[..]].concat())
 }
 

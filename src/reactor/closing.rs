@@ -5,8 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::handler::SessionHandler;
-use crate::reactor::Command;
-use crate::reactor::mio::{Reactor, is_empty};
+use crate::reactor::connections::Connection;
+use crate::reactor::turn::Reactor;
+use crate::reactor::{Command, is_empty};
 use crate::session::{CloseReason, SessionKey};
 use crate::shard::Closed;
 
@@ -20,7 +21,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(100);
 
 impl<H: SessionHandler> Reactor<H> {
-    pub(super) fn reap(&mut self) {
+    /// Takes leave of sessions that have ended; the engine closes the connections of those that
+    /// are `ended` then.
+    pub(super) fn take_leave(&mut self) {
         for _ in 0..REAPED_PER_TURN {
             let Some(closed) = self.shard.next_closed() else {
                 break;
@@ -33,9 +36,13 @@ impl<H: SessionHandler> Reactor<H> {
                 break;
             }
             self.lingering.pop();
-            self.close_connection(key);
+            self.ended.push(key);
         }
         self.tell_of_pauses();
+    }
+
+    /// Nothing of this turn is read by the kernel any more.
+    pub(super) fn end_turn(&mut self) {
         self.shard.end_turn(&mut self.arena);
         self.journal.overloads(self.now, self.shard.overloads());
     }
@@ -64,7 +71,7 @@ impl<H: SessionHandler> Reactor<H> {
         );
         // What is in a pipe stays there.
         if !is_farewell || connection.transport.pipe().is_some() {
-            return self.close_connection(key);
+            return self.ended.push(key);
         }
         connection.transport.shut_down_writing();
         connection.is_lingering = true;
@@ -73,7 +80,7 @@ impl<H: SessionHandler> Reactor<H> {
             Ok(1..) => LINGER,
             // Who sent DISCONNECT sends no more; whom we leave may be about to.
             Err(error) if is_empty(&error) && closed.reason == CloseReason::Shutdown => FAREWELL,
-            _ => return self.close_connection(key),
+            _ => return self.ended.push(key),
         };
         let due = self.now + wait;
         let due = self.stopping.map_or(due, |deadline| due.min(deadline));
@@ -89,7 +96,7 @@ impl<H: SessionHandler> Reactor<H> {
                 return len;
             }
             Err(error) if is_empty(&error) => {}
-            Ok(0) | Err(_) => self.close_connection(key),
+            Ok(0) | Err(_) => self.ended.push(key),
         }
         0
     }
@@ -100,14 +107,13 @@ impl<H: SessionHandler> Reactor<H> {
         connection.map_or(Ok(0), |connection| connection.transport.receive(room))
     }
 
-    fn close_connection(&mut self, key: SessionKey) {
-        if let Some(mut connection) = self.connections.remove(key) {
-            // Closing the descriptor would do; saying it keeps no event for a closed one.
-            let _ = connection.transport.deregister(self.poll.registry());
-            if let Some(peer) = self.shard.peer(key) {
-                self.peers.unplace(self.id, peer);
-            }
-            self.shard.reaped(key);
+    /// Nothing of the connection is in flight any more: its slot is free, and to drop it closes it.
+    pub(super) fn release(&mut self, key: SessionKey) -> Option<Connection> {
+        let connection = self.connections.remove(key)?;
+        if let Some(peer) = self.shard.peer(key) {
+            self.peers.unplace(self.id, peer);
         }
+        self.shard.reaped(key);
+        Some(connection)
     }
 }

@@ -10,9 +10,9 @@ use crate::metrics::RefuseReason;
 use crate::reactor::connections::Connection;
 use crate::reactor::journal::Journal;
 use crate::reactor::listener::Accepted;
-use crate::reactor::mio::{Reactor, token};
 use crate::reactor::transport::Transport;
-use crate::session::{ListenerId, Peer};
+use crate::reactor::turn::Reactor;
+use crate::session::{ListenerId, Peer, SessionKey};
 
 /// How soon connections are taken: `limits.accepts_per_second`, of which a tenth may come at once.
 #[derive(Debug)]
@@ -101,7 +101,8 @@ impl<H: SessionHandler> Reactor<H> {
         }
     }
 
-    pub(super) fn adopt(&mut self, mut transport: Transport, peer: Peer, listener: ListenerId) {
+    /// Makes a session of a connection, for the engine to watch.
+    pub(super) fn adopt(&mut self, transport: Transport, peer: Peer, listener: ListenerId) {
         if self.stopping.is_some() {
             self.shard.refuse(RefuseReason::Stopping);
             return self.peers.unplace(self.id, peer);
@@ -114,18 +115,21 @@ impl<H: SessionHandler> Reactor<H> {
         {
             self.journal.option_refused(&error);
         }
-        if transport
-            .register(self.poll.registry(), token(key))
-            .is_err()
-        {
-            self.shard.forget(key, RefuseReason::RegisterFailed);
-            return self.peers.unplace(self.id, peer);
-        }
         if let Some(pipe) = transport.pipe() {
             pipe.attach(Arc::clone(&self.mailbox), key);
         }
         Journal::opened(self.shard.number(key), peer);
         self.connections.insert(Connection::new(key, transport));
+        self.unwatched.push(key);
+    }
+
+    /// Takes `adopt` back: the connection cannot be watched.
+    pub(super) fn reject(&mut self, key: SessionKey) {
+        if let Some(peer) = self.shard.peer(key) {
+            self.peers.unplace(self.id, peer);
+        }
+        self.shard.forget(key, RefuseReason::RegisterFailed);
+        self.connections.remove(key);
     }
 }
 

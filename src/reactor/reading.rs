@@ -4,7 +4,8 @@ use std::io;
 
 use crate::arena::Piece;
 use crate::handler::SessionHandler;
-use crate::reactor::mio::{Reactor, is_empty};
+use crate::reactor::is_empty;
+use crate::reactor::turn::Reactor;
 use crate::session::SessionKey;
 use crate::shard::Gone;
 
@@ -17,15 +18,16 @@ enum Left {
 
 impl<H: SessionHandler> Reactor<H> {
     /// Reads whoever has something, in turn, until the turn's share is used up. Who has more than a
-    /// session's share is read again if that makes fewer, larger sends.
-    pub(super) fn read_ready(&mut self) {
+    /// session's share is read again if that makes fewer, larger sends. `flush` is called in the
+    /// midst when a turn has delivered its share.
+    pub(super) fn read_ready(&mut self, flush: &mut impl FnMut(&mut Self)) {
         let mut budget = self.config.limits.read_per_turn;
         loop {
             for _ in 0..self.ready.len() {
                 if budget == 0 || self.shard.is_spent() {
                     break;
                 }
-                self.read_next(&mut budget);
+                self.read_next(&mut budget, flush);
             }
             if budget == 0
                 || self.ready.is_empty()
@@ -38,7 +40,7 @@ impl<H: SessionHandler> Reactor<H> {
         self.shard.count_read_budget_exhausted(self.ready.len());
     }
 
-    fn read_next(&mut self, turn_budget: &mut usize) {
+    fn read_next(&mut self, turn_budget: &mut usize, flush: &mut impl FnMut(&mut Self)) {
         let Some(key) = self.ready.pop_front() else {
             return;
         };
@@ -48,7 +50,7 @@ impl<H: SessionHandler> Reactor<H> {
         connection.is_ready = false;
         if connection.is_lingering {
             *turn_budget = turn_budget.saturating_sub(self.linger(key));
-        } else if matches!(self.read_session(key, turn_budget), Left::More) {
+        } else if matches!(self.read_session(key, turn_budget, flush), Left::More) {
             self.make_ready(key);
         } else if !self.shard.has_held(key) && !self.shard.is_closing(key) {
             self.settle(key);
@@ -63,13 +65,18 @@ impl<H: SessionHandler> Reactor<H> {
         }
     }
 
-    fn read_session(&mut self, key: SessionKey, turn_budget: &mut usize) -> Left {
+    fn read_session(
+        &mut self,
+        key: SessionKey,
+        turn_budget: &mut usize,
+        flush: &mut impl FnMut(&mut Self),
+    ) -> Left {
         let mut budget = self.config.limits.read_per_session.min(*turn_budget);
         if self.shard.has_held(key) && !self.shard.is_stopped(key) {
             let held = self.arena.push(self.shard.remainder(key));
             budget = budget.saturating_sub(held.len());
             *turn_budget = turn_budget.saturating_sub(held.len());
-            self.receive(key, held);
+            self.receive(key, held, flush);
         }
         while self.shard.wants_input(key) && !self.shard.has_held(key) {
             let Some(connection) = self.connections.get_mut(key) else {
@@ -96,7 +103,7 @@ impl<H: SessionHandler> Reactor<H> {
                     budget -= len;
                     *turn_budget -= len;
                     let piece = self.arena.commit(head.len() + len);
-                    self.receive(key, piece);
+                    self.receive(key, piece, flush);
                 }
                 Err(error) if is_empty(&error) => {
                     connection.is_readable = false;
@@ -113,10 +120,25 @@ impl<H: SessionHandler> Reactor<H> {
         Left::Nothing
     }
 
-    fn receive(&mut self, key: SessionKey, piece: Piece) {
+    /// Copies what was received of a session behind its remainder, into the arena.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(super) fn copy_in(&mut self, key: SessionKey, bytes: &[u8]) -> Piece {
+        let head = self.shard.remainder(key);
+        let room = self.arena.reserve(head);
+        room[..bytes.len()].copy_from_slice(bytes);
+        self.arena.commit(head.len() + bytes.len())
+    }
+
+    /// Gives the shard what was received, behind the session's remainder.
+    pub(super) fn receive(
+        &mut self,
+        key: SessionKey,
+        piece: Piece,
+        flush: &mut impl FnMut(&mut Self),
+    ) {
         let mut rest = self.shard.receive(self.now, key, &mut self.arena, piece);
         while let Some(piece) = rest {
-            self.flush();
+            flush(self);
             rest = self
                 .shard
                 .receive_rest(self.now, key, &mut self.arena, piece);

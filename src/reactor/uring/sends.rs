@@ -1,0 +1,190 @@
+//! What is owed to the dirty sessions of a flush, offered in as few system calls as there is room.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::handler::SessionHandler;
+use crate::reactor::turn::Reactor;
+use crate::reactor::uring::ring::{Completion, Ring};
+use crate::reactor::uring::{About, InFlight};
+use crate::session::SessionKey;
+use crate::shard::{Outgoing, SendOutcome};
+
+/// The sends of one flush. What they read lies in the arena or in here until the kernel has it.
+#[derive(Debug)]
+pub(super) struct Sends {
+    /// Pieces that lie apart are copied together here. Reserved once, never moved.
+    staged: Vec<u8>,
+    offers: Vec<Offer>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    key: SessionKey,
+    outcome: SendOutcome,
+}
+
+const STAGED_LEN: usize = 256 * 1024;
+/// More than this of scattered pieces is sent by a system call of its own, from where it lies.
+const GATHERED_LEN_MAX: usize = 8 * 1024;
+
+impl Sends {
+    pub(super) fn new() -> Self {
+        Self {
+            staged: Vec::with_capacity(STAGED_LEN),
+            offers: Vec::new(),
+        }
+    }
+
+    /// Offers every dirty session's socket what it is owed, and tells the shard what became of it.
+    /// What else completes meanwhile comes behind `completions`.
+    pub(super) fn flush<H: SessionHandler>(
+        &mut self,
+        ring: &mut Ring,
+        reactor: &mut Reactor<H>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let mut offered = Ok(());
+        while offered.is_ok()
+            && let Some(key) = reactor.shard.next_dirty()
+        {
+            offered = self.offer(ring, reactor, completions, key);
+        }
+        let offered = offered.and_then(|()| self.submit(ring, completions));
+        let settled = self.settle(ring, reactor);
+        reactor.shard.end_flush();
+        offered.and(settled)
+    }
+
+    fn offer<H: SessionHandler>(
+        &mut self,
+        ring: &mut Ring,
+        reactor: &mut Reactor<H>,
+        completions: &mut Vec<Completion>,
+        key: SessionKey,
+    ) -> io::Result<()> {
+        let connection = reactor.connections.get(key);
+        let socket = connection.and_then(|connection| connection.transport.descriptor());
+        let Some(socket) = socket else {
+            return Ok(());
+        };
+        if STAGED_LEN - self.staged.len() < GATHERED_LEN_MAX {
+            self.submit(ring, completions)?;
+        }
+        match reactor.shard.outgoing(reactor.now, key, &reactor.arena) {
+            Outgoing::Nothing => return Ok(()),
+            Outgoing::Run(piece) => {
+                let bytes = reactor.arena.bytes(piece);
+                return queue(&mut self.offers, ring, socket, key, bytes);
+            }
+            Outgoing::Scattered(pieces) => {
+                let start = self.staged.len();
+                let fits = pieces.map(|piece| reactor.arena.bytes(piece)).all(|bytes| {
+                    let fits = self.staged.len() - start + bytes.len() <= GATHERED_LEN_MAX;
+                    if fits {
+                        self.staged.extend_from_slice(bytes);
+                    }
+                    fits
+                });
+                if fits {
+                    let bytes = &self.staged[start..];
+                    return queue(&mut self.offers, ring, socket, key, bytes);
+                }
+                self.staged.truncate(start);
+            }
+            Outgoing::Backlog(_) => {}
+        }
+        // A backlog may be dropped before the kernel has looked at it, and of much at once the
+        // system call is the smallest part.
+        match reactor.send(key) {
+            Some(outcome) => await_room(ring, reactor, key, outcome),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that was queued is with the kernel then, or was refused by it.
+    fn submit(&mut self, ring: &mut Ring, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let submitted = ring.submit();
+        let before = completions.len();
+        ring.take(completions)?;
+        for completion in &completions[before..] {
+            if let About::Send(index) = About::of(completion.user_data)
+                && let Some(offer) = self.offers.get_mut(index)
+            {
+                offer.outcome = outcome(completion.result, offer.outcome);
+            }
+        }
+        self.staged.clear();
+        submitted
+    }
+
+    fn settle<H: SessionHandler>(
+        &mut self,
+        ring: &mut Ring,
+        reactor: &mut Reactor<H>,
+    ) -> io::Result<()> {
+        let mut settled = Ok(());
+        for Offer { key, outcome } in self.offers.drain(..) {
+            reactor.sent(key, outcome);
+            let awaited = await_room(ring, reactor, key, outcome);
+            settled = settled.and(awaited);
+        }
+        settled
+    }
+}
+
+fn queue(
+    offers: &mut Vec<Offer>,
+    ring: &mut Ring,
+    socket: BorrowedFd<'_>,
+    key: SessionKey,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let about = About::Send(offers.len()).pack();
+    offers.push(Offer {
+        key,
+        outcome: SendOutcome::Whole(bytes.len()),
+    });
+    // SAFETY: `bytes` lie in the arena or in `staged`. Both stay as they are until the flush is
+    // settled, behind `submit`: the arena is borrowed and filled again by reads alone, which come
+    // behind a flush, and `staged` has room reserved, so that it never moves, and is cleared by
+    // `submit` alone.
+    #[expect(unsafe_code, reason = "see above")]
+    unsafe {
+        ring.send(socket, bytes, about)
+    }
+}
+
+/// A full socket says when it takes bytes again.
+fn await_room<H: SessionHandler>(
+    ring: &mut Ring,
+    reactor: &mut Reactor<H>,
+    key: SessionKey,
+    outcome: SendOutcome,
+) -> io::Result<()> {
+    let connection = reactor.connections.get_mut(key);
+    let Some(connection) = connection.filter(|_| matches!(outcome, SendOutcome::Short(_))) else {
+        return Ok(());
+    };
+    match connection.transport.descriptor() {
+        Some(socket) if connection.in_flight.add(InFlight::WRITABLE) => {
+            ring.poll(socket, PollFlags::OUT, About::Writable(key).pack())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became of an offer that the kernel did not take whole.
+fn outcome(result: Result<usize, Errno>, offered: SendOutcome) -> SendOutcome {
+    match result {
+        Ok(taken) if offered == SendOutcome::Whole(taken) => offered,
+        Ok(0) => SendOutcome::Failed(io::ErrorKind::WriteZero),
+        Ok(taken) => SendOutcome::Short(taken),
+        Err(Errno::AGAIN | Errno::INTR) => SendOutcome::Short(0),
+        Err(Errno::NOBUFS) => SendOutcome::NoBuffers(0),
+        Err(errno) => SendOutcome::Failed(io::Error::from(errno).kind()),
+    }
+}
