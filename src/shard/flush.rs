@@ -57,6 +57,11 @@ impl<H: SessionHandler> Shard<H> {
         Some(key)
     }
 
+    /// How many sessions are still to be offered something.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len() - self.flushed
+    }
+
     /// All have been offered, and every offer was answered by `sent`: no session holds a piece.
     pub fn end_flush(&mut self) {
         debug_assert_eq!(self.flushed, self.dirty.len(), "each has had its turn");

@@ -27,6 +27,8 @@ struct Offer {
     outcome: SendOutcome,
 }
 
+/// An enter costs more than a send: fewer than this are sent one by one (measured).
+const TOGETHER_MIN: usize = 4;
 const STAGED_LEN: usize = 256 * 1024;
 /// More than this of scattered pieces is sent by a system call of its own, from where it lies.
 const GATHERED_LEN_MAX: usize = 8 * 1024;
@@ -47,11 +49,15 @@ impl Sends {
         reactor: &mut Reactor<H>,
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
+        let is_few = reactor.shard.dirty_count() < TOGETHER_MIN;
         let mut offered = Ok(());
         while offered.is_ok()
             && let Some(key) = reactor.shard.next_dirty()
         {
-            offered = self.offer(ring, reactor, completions, key);
+            offered = match is_few {
+                true => send_alone(ring, reactor, key),
+                false => self.offer(ring, reactor, completions, key),
+            };
         }
         let offered = offered.and_then(|()| self.submit(ring, completions));
         let settled = self.settle(ring, reactor);
@@ -99,10 +105,7 @@ impl Sends {
         }
         // A backlog may be dropped before the kernel has looked at it, and of much at once the
         // system call is the smallest part.
-        match reactor.send(key) {
-            Some(outcome) => await_room(ring, reactor, key, outcome),
-            None => Ok(()),
-        }
+        send_alone(ring, reactor, key)
     }
 
     /// Everything that was queued is with the kernel then, or was refused by it.
@@ -133,6 +136,18 @@ impl Sends {
             settled = settled.and(awaited);
         }
         settled
+    }
+}
+
+/// Sends by a system call.
+fn send_alone<H: SessionHandler>(
+    ring: &mut Ring,
+    reactor: &mut Reactor<H>,
+    key: SessionKey,
+) -> io::Result<()> {
+    match reactor.send(key) {
+        Some(outcome) => await_room(ring, reactor, key, outcome),
+        None => Ok(()),
     }
 }
 
