@@ -58,6 +58,9 @@ pub struct SoakArgs {
     /// The broker's program [default: hvlp-broker beside this one]
     #[arg(long, value_name = "FILE")]
     pub broker: Option<PathBuf>,
+    /// What its reactors wait with, as its own option [default: its own]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
     #[command(flatten)]
     pub output: OutputFormat,
 }

@@ -30,9 +30,18 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The daemon.
-    pub program: PathBuf,
+    pub program: Program,
     /// Where it listens, one at least.
     pub listeners: Vec<Listener>,
+}
+
+/// The daemon, and the engine that it is told to take.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its file.
+    pub path: PathBuf,
+    /// As its option `--engine` takes it.
+    pub engine: Option<String>,
 }
 
 /// A running broker; killed when this is dropped.
@@ -84,12 +93,15 @@ impl BrokerProcess {
     /// # Errors
     /// There is no such program, or it does not start.
     pub fn start(setup: &Setup) -> Result<Self> {
-        let mut command = Command::new(&setup.program);
+        let mut command = Command::new(&setup.program.path);
         let variables = std::env::vars_os().map(|(name, _)| name);
         for name in variables.filter(|name| name.to_string_lossy().starts_with("HVLP_")) {
             command.env_remove(name);
         }
         command.args(["--admin", "127.0.0.1:0", "--log-level", "error"]);
+        if let Some(engine) = &setup.program.engine {
+            command.args(["--engine", engine]);
+        }
         for listener in &setup.listeners {
             command.args(["--listen", &listener.option()]);
         }
@@ -101,7 +113,7 @@ impl BrokerProcess {
             .with_context(|| {
                 format!(
                     "cannot start {}: build it (cargo build --release), or name it with --broker",
-                    setup.program.display()
+                    setup.program.path.display()
                 )
             })?;
         let mut broker = Self {

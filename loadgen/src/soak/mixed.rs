@@ -6,12 +6,11 @@
 //! 3. The second life: as the first, from counters that have begun anew; idle sessions may be held
 //!    beside it.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::broker::{Listener, Setup, SocketDirectory};
+use super::broker::{Listener, Program, Setup, SocketDirectory};
 use super::canary::canary;
 use super::crowd::{Policy, Siege, besiege};
 use super::dice::Dice;
@@ -56,14 +55,14 @@ pub struct Mixed {
 /// The broker does not start or ends by itself, or the kernel refuses something.
 pub fn mixed(
     run: &Run,
-    program: &Path,
+    program: &Program,
     seed: u64,
     time: Duration,
     hold: Option<usize>,
 ) -> Result<Mixed> {
     let directory = SocketDirectory::create()?;
     let setup = Setup {
-        program: program.into(),
+        program: program.clone(),
         listeners: listeners(&directory),
     };
     let mut soak = Soak {

@@ -2,8 +2,6 @@
 //! it must hold: is everything accounted for, is nothing left when everybody has gone, and was
 //! anything late or large?
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use crate::machine;
@@ -26,6 +24,7 @@ mod verdict;
 mod work;
 
 pub use args::SoakArgs;
+use broker::Program;
 use crowd::Policy;
 use stand::Run;
 pub use verdict::Outcome;
@@ -44,9 +43,13 @@ pub fn soak(args: &SoakArgs) -> Result<Outcome> {
     let programme = args.programme();
     let many = programme.hold.max(programme.stalled.map(|count| 2 * count));
     machine::reserve_descriptors(OTHERS + many.unwrap_or_default())?;
-    let program = match &args.broker {
-        Some(program) => program.clone(),
+    let path = match &args.broker {
+        Some(path) => path.clone(),
         None => broker::program()?,
+    };
+    let program = Program {
+        path,
+        engine: args.engine.clone(),
     };
     let run = Run::begin()?;
     let mut verdict = Verdict::new(args.seed);
@@ -62,7 +65,7 @@ pub fn soak(args: &SoakArgs) -> Result<Outcome> {
     Ok(verdict.outcome())
 }
 
-fn run_trials(args: &SoakArgs, run: &Run, program: &Path, verdict: &mut Verdict) -> Result<()> {
+fn run_trials(args: &SoakArgs, run: &Run, program: &Program, verdict: &mut Verdict) -> Result<()> {
     let programme = args.programme();
     let goes_on = || !run.is_interrupted();
     if let Some(count) = programme.resets.filter(|_| goes_on()) {

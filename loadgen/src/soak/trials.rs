@@ -1,12 +1,11 @@
 //! Figures at full size, each against a broker of its own with the default settings, beside a
 //! canary: a flood of connections, resets, and stalled readers by the thousand.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::broker::{Listener, Setup};
+use super::broker::{Listener, Program, Setup};
 use super::canary::canary;
 use super::crowd::{FRAME_LEN, Policy, Siege, besiege};
 use super::figure::Figure;
@@ -41,7 +40,7 @@ const BOUND_MIN: u64 = 64 << 10;
 ///
 /// # Errors
 /// The broker does not start or ends by itself, or the kernel refuses something.
-pub fn flood_of(run: &Run, program: &Path, rate: u64, time: Duration) -> Result<Life> {
+pub fn flood_of(run: &Run, program: &Program, rate: u64, time: Duration) -> Result<Life> {
     let part = move |endpoint: &Endpoint, signals: &Signals| flood(rate, time, endpoint, signals);
     let mut life = trial(run, program, "flood", String::new(), part)?;
     let reached = life.work.main_sessions as f64 / seconds(&life.work);
@@ -63,7 +62,7 @@ pub fn flood_of(run: &Run, program: &Path, rate: u64, time: Duration) -> Result<
 ///
 /// # Errors
 /// As [`flood_of`].
-pub fn resets_of(run: &Run, program: &Path, count: u64) -> Result<Life> {
+pub fn resets_of(run: &Run, program: &Program, count: u64) -> Result<Life> {
     let part =
         move |endpoint: &Endpoint, signals: &Signals| subscribe_and_reset(count, endpoint, signals);
     let mut life = trial(run, program, "resets", String::new(), part)?;
@@ -82,7 +81,7 @@ pub fn resets_of(run: &Run, program: &Path, count: u64) -> Result<Life> {
 ///
 /// # Errors
 /// As [`flood_of`].
-pub fn stalled_under(run: &Run, program: &Path, policy: Policy, count: usize) -> Result<Life> {
+pub fn stalled_under(run: &Run, program: &Program, policy: Policy, count: usize) -> Result<Life> {
     let messages = MESSAGES_MIN.max(MESSAGES_PER_READER * count as u64);
     let siege = Siege {
         policy,
@@ -129,13 +128,13 @@ pub fn stalled_under(run: &Run, program: &Path, policy: Policy, count: usize) ->
 /// `part` beside a canary, until it ends.
 fn trial(
     run: &Run,
-    program: &Path,
+    program: &Program,
     name: &str,
     settings: String,
     part: impl FnOnce(&Endpoint, &Signals) -> Result<Work> + Send + 'static,
 ) -> Result<Life> {
     let setup = Setup {
-        program: program.into(),
+        program: program.clone(),
         listeners: vec![Listener::loopback(settings)],
     };
     let stand = Stand::start(run, setup)?;
