@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, PollFlags, Timespec, epoll, eventfd};
 
 use crate::handler::SessionHandler;
 use crate::metrics::Counters;
@@ -35,11 +36,20 @@ use receiving::read_later;
 use requests::About;
 pub(crate) use requests::InFlight;
 
+const DOORS_PER_LOOK: usize = 64;
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
 /// What one reactor waits with.
 #[derive(Debug)]
 pub(crate) struct Engine {
     ring: Ring,
     bell: OwnedFd,
+    /// Watches the listeners, in the ring's stead: what a ring polls stays open for a while after the
+    /// process has closed it, or was killed, and its port would stay taken.
+    doors: OwnedFd,
     sends: Sends,
     /// Of the last look at the ring.
     completions: Vec<Completion>,
@@ -64,6 +74,7 @@ impl Engine {
         let engine = Self {
             ring: Ring::new()?,
             bell,
+            doors: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             sends: Sends::new(),
             completions: Vec::new(),
             received: VecDeque::new(),
@@ -87,19 +98,21 @@ impl Engine {
 
     fn serve<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) -> io::Result<()> {
         self.ring.watch(self.bell.as_fd(), About::Bell.pack())?;
+        self.ring.watch(self.doors.as_fd(), About::Doors.pack())?;
         for (index, listener) in reactor.listeners.iter().enumerate() {
-            self.ring
-                .watch(listener.as_fd(), About::Listener(index).pack())?;
+            let data = epoll::EventData::new_u64(index as u64);
+            let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&self.doors, listener.as_fd(), data, events)?;
         }
         while !reactor.is_finished() {
             self.wait(reactor)?;
             self.read(reactor)?;
             reactor.deliver(|reactor| self.flush(reactor));
             self.flush(reactor);
+            self.failure.take().map_or(Ok(()), Err)?;
             reactor.hand_over();
             reactor.expire();
             self.reap(reactor)?;
-            self.failure.take().map_or(Ok(()), Err)?;
         }
         Ok(())
     }
@@ -155,21 +168,15 @@ impl Engine {
                 }
                 notice_poll(reactor, key, completion);
             }
-            About::Listener(index) => {
-                if let Some(listener) = reactor.listeners.get_mut(index) {
-                    listener.ready = true;
-                    if !completion.more {
-                        self.ring.watch(listener.as_fd(), completion.user_data)?;
-                    }
+            About::Doors => {
+                self.notice_doors(reactor)?;
+                if !completion.more {
+                    self.ring.watch(self.doors.as_fd(), completion.user_data)?;
                 }
             }
             About::Bell => {
                 reactor.take_commands();
-                // Behind their polls, which hold them open.
-                for (index, _) in reactor.take_stopped_listeners().iter().enumerate() {
-                    let poll = About::Listener(index).pack();
-                    self.ring.cancel(poll, About::Cancel.pack())?;
-                }
+                drop(reactor.take_stopped_listeners());
                 if !completion.more {
                     self.ring.watch(self.bell.as_fd(), completion.user_data)?;
                 }
@@ -178,6 +185,23 @@ impl Engine {
             About::Send(_) | About::Cancel => {}
         }
         Ok(())
+    }
+
+    fn notice_doors<H: SessionHandler>(&self, reactor: &mut Reactor<H>) -> io::Result<()> {
+        let mut events = Vec::with_capacity(DOORS_PER_LOOK);
+        loop {
+            epoll::wait(&self.doors, spare_capacity(&mut events), Some(&NOW))?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            for event in events.drain(..) {
+                let event: epoll::Event = event;
+                let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
+                if let Some(listener) = reactor.listeners.get_mut(index) {
+                    listener.ready = true;
+                }
+            }
+        }
     }
 
     /// Sessions are watched as soon as they are there.
@@ -197,6 +221,10 @@ impl Engine {
 
     /// Offers every dirty session's socket what it is owed, many in one system call.
     fn flush<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) {
+        if self.failure.is_some() {
+            // The loop ends with this turn.
+            return;
+        }
         let before = self.completions.len();
         let flushed = self
             .sends

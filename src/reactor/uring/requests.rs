@@ -45,7 +45,8 @@ pub(super) enum About {
     Hangup(SessionKey),
     /// The offer of that index.
     Send(usize),
-    Listener(usize),
+    /// A listener, whichever, has connections.
+    Doors,
     Bell,
     Cancel,
 }
@@ -60,7 +61,7 @@ impl About {
             Self::Writable(key) => (1, of_key(key)),
             Self::Hangup(key) => (2, of_key(key)),
             Self::Send(index) => (3, index as u64),
-            Self::Listener(index) => (4, index as u64),
+            Self::Doors => (4, 0),
             Self::Bell => (5, 0),
             Self::Cancel => (6, 0),
         };
@@ -77,7 +78,7 @@ impl About {
             1 => Self::Writable(key),
             2 => Self::Hangup(key),
             3 => Self::Send(index),
-            4 => Self::Listener(index),
+            4 => Self::Doors,
             5 => Self::Bell,
             _ => Self::Cancel,
         }
@@ -101,12 +102,7 @@ mod tests {
                 assert_eq!(About::of(about.pack()), about);
             }
         }
-        for about in [
-            About::Send(4095),
-            About::Listener(3),
-            About::Bell,
-            About::Cancel,
-        ] {
+        for about in [About::Send(4095), About::Doors, About::Bell, About::Cancel] {
             assert_eq!(About::of(about.pack()), about);
         }
     }

@@ -1,6 +1,6 @@
 //! The ring itself: requests in, completions out, and the memory that the kernel works on.
 //!
-//! All of the project's `unsafe` is in here. Its two invariants:
+//! All of the project's `unsafe` is in here, and where `send` is called. Its two invariants:
 //!
 //! * **The kernel reads, for a send, bytes that its caller keeps unchanged until the next `submit`
 //!   or `wait` has returned.** A send does not wait (`MSG_DONTWAIT`), so it ends inside the enter

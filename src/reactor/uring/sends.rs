@@ -59,10 +59,12 @@ impl Sends {
                 false => self.offer(ring, reactor, completions, key),
             };
         }
-        let offered = offered.and_then(|()| self.submit(ring, completions));
+        // Whatever failed: what is queued must not wait until its memory is used again.
+        let submitted = self.submit(ring, completions);
         let settled = self.settle(ring, reactor);
+        offered.and(submitted).and(settled)?;
         reactor.shard.end_flush();
-        offered.and(settled)
+        Ok(())
     }
 
     fn offer<H: SessionHandler>(
