@@ -47,8 +47,8 @@ const NOW: Timespec = Timespec {
 pub(crate) struct Engine {
     ring: Ring,
     bell: OwnedFd,
-    /// Watches the listeners, in the ring's stead: what a ring polls stays open for a while after the
-    /// process has closed it, or was killed, and its port would stay taken.
+    /// Watches the listeners, in the ring's stead: what a ring polls stays open for a while after
+    /// the process has closed it, or was killed, and its port would stay taken.
     doors: OwnedFd,
     sends: Sends,
     /// Of the last look at the ring.
