@@ -37,6 +37,17 @@ impl SessionKey {
         Self { slot, generation }
     }
 
+    /// The key as a number below 2^60, for what the kernel tells back.
+    pub(crate) const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+
+    /// The key that `to_bits` made a number of.
+    pub(crate) fn of_bits(bits: u64) -> Self {
+        let low = |value: u64| u32::try_from(value & 0xFFFF_FFFF).expect("masked to 32 bits");
+        Self::new(low(bits), low(bits >> 32))
+    }
+
     /// The index in every table of sessions.
     pub const fn slot(self) -> u32 {
         self.slot

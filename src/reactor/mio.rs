@@ -28,12 +28,11 @@ const LISTENER_BASE: usize = 1 << 62;
 const EVENTS_PER_WAIT: usize = 1024;
 
 fn token(key: SessionKey) -> Token {
-    Token((key.generation() as usize) << 32 | key.slot() as usize)
+    Token(usize::try_from(key.to_bits()).expect("a token has 64 bits"))
 }
 
 fn key_of(token: Token) -> SessionKey {
-    let low = |value: usize| u32::try_from(value & 0xFFFF_FFFF).expect("masked to 32 bits");
-    SessionKey::new(low(token.0), low(token.0 >> 32))
+    SessionKey::of_bits(token.0 as u64)
 }
 
 impl From<&mio::event::Event> for Readiness {

@@ -55,11 +55,10 @@ impl About {
     const KEY_BITS: u32 = 60;
 
     pub(super) fn pack(self) -> UserData {
-        let of_key = |key: SessionKey| u64::from(key.generation()) << 32 | u64::from(key.slot());
         let (what, whom) = match self {
-            Self::Receive(key) => (0, of_key(key)),
-            Self::Writable(key) => (1, of_key(key)),
-            Self::Hangup(key) => (2, of_key(key)),
+            Self::Receive(key) => (0, key.to_bits()),
+            Self::Writable(key) => (1, key.to_bits()),
+            Self::Hangup(key) => (2, key.to_bits()),
             Self::Send(index) => (3, index as u64),
             Self::Doors => (4, 0),
             Self::Bell => (5, 0),
@@ -70,13 +69,12 @@ impl About {
 
     pub(super) fn of(UserData(packed): UserData) -> Self {
         let whom = packed & ((1 << Self::KEY_BITS) - 1);
-        let low = |value: u64| u32::try_from(value & 0xFFFF_FFFF).expect("masked to 32 bits");
-        let key = SessionKey::new(low(whom), low(whom >> 32));
+        let key = || SessionKey::of_bits(whom);
         let index = usize::try_from(whom).unwrap_or(usize::MAX);
         match packed >> Self::KEY_BITS {
-            0 => Self::Receive(key),
-            1 => Self::Writable(key),
-            2 => Self::Hangup(key),
+            0 => Self::Receive(key()),
+            1 => Self::Writable(key()),
+            2 => Self::Hangup(key()),
             3 => Self::Send(index),
             4 => Self::Doors,
             5 => Self::Bell,
