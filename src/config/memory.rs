@@ -11,8 +11,8 @@ use crate::mesh::RING_BYTES_MAX;
 
 /// Code, tables of fixed size, logs, the control plane.
 const BASE: usize = 64 * MIB;
-/// Of each reactor, beside what its turn reads and owes: staging, events, spare arena segments and
-/// chunks, the buffers of a ring.
+/// Of each reactor, beside what its turn reads and owes: spare arena segments (2 MiB), staging
+/// (twice 256 KiB), spare chunks (256 KiB), the buffers of a ring (1 MiB), events.
 const REACTOR: usize = 4 * MIB;
 /// A stretch owed to a session.
 const PIECE: usize = 16;

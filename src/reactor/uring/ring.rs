@@ -250,8 +250,10 @@ impl Ring {
             match entered {
                 // A timeout, or a signal, ends the wait and not the submission before it.
                 Ok(_) | Err((Some(Errno::TIME | Errno::INTR), _)) => {}
-                // Completions have no room, or requests no memory; the next enter helps.
-                Err((Some(Errno::BUSY | Errno::AGAIN), _)) => std::thread::yield_now(),
+                // Completions have no room, which the kernel makes in an enter that asks for them.
+                Err((Some(Errno::BUSY), _)) => drop(self.ring.submitter().submit()),
+                // There is no memory for requests.
+                Err((Some(Errno::AGAIN), _)) => std::thread::yield_now(),
                 Err((_, error)) => return Err(error),
             }
             if self.ring.submission().is_empty() {

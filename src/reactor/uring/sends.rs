@@ -110,8 +110,12 @@ impl Sends {
         send_alone(ring, reactor, key)
     }
 
-    /// Everything that was queued is with the kernel then, or was refused by it.
+    /// Everything that was queued is with the kernel then, or was refused by it. Requests of other
+    /// kinds can wait for the next wait.
     fn submit(&mut self, ring: &mut Ring, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if self.offers.is_empty() {
+            return Ok(());
+        }
         let submitted = ring.submit();
         let before = completions.len();
         ring.take(completions)?;
