@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, PollFlags, Timespec, epoll, eventfd};
+use rustix::io::retry_on_intr;
 
 use crate::handler::SessionHandler;
 use crate::metrics::Counters;
@@ -32,7 +33,6 @@ mod ring;
 mod sends;
 
 pub(crate) use probe::probe;
-use receiving::read_later;
 use requests::About;
 pub(crate) use requests::InFlight;
 
@@ -123,9 +123,9 @@ impl Engine {
         let Self {
             ring, completions, ..
         } = self;
-        let has_more = !self.received.is_empty() && !reactor.shard.is_spilling()
-            || self.early.is_awaited(&reactor.shard);
-        reactor.wait(has_more || !completions.is_empty(), |timeout| {
+        let has_more = !self.received.is_empty() || self.early.is_awaited();
+        let is_busy = has_more && !reactor.shard.is_spilling() || !completions.is_empty();
+        reactor.wait(is_busy, |timeout| {
             ring.wait(timeout)?;
             ring.take(completions)?;
             Ok(!completions.is_empty())
@@ -188,14 +188,13 @@ impl Engine {
     }
 
     fn notice_doors<H: SessionHandler>(&self, reactor: &mut Reactor<H>) -> io::Result<()> {
-        let mut events = Vec::with_capacity(DOORS_PER_LOOK);
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(DOORS_PER_LOOK);
         loop {
-            epoll::wait(&self.doors, spare_capacity(&mut events), Some(&NOW))?;
+            retry_on_intr(|| epoll::wait(&self.doors, spare_capacity(&mut events), Some(&NOW)))?;
             if events.is_empty() {
                 return Ok(());
             }
             for event in events.drain(..) {
-                let event: epoll::Event = event;
                 let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
                 if let Some(listener) = reactor.listeners.get_mut(index) {
                     listener.ready = true;
@@ -229,11 +228,7 @@ impl Engine {
         let flushed = self
             .sends
             .flush(&mut self.ring, reactor, &mut self.completions);
-        for completion in &self.completions[before..] {
-            if let About::Receive(key) = About::of(completion.user_data) {
-                read_later(reactor, key);
-            }
-        }
+        self.read_later(reactor, before);
         self.note(flushed);
     }
 
@@ -253,7 +248,7 @@ impl Engine {
                 continue;
             };
             if !connection.in_flight.is_any() {
-                self.early.forget(key);
+                self.forget_early(reactor, key);
                 drop(reactor.release(key));
                 continue;
             }

@@ -123,13 +123,9 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Keeps the rest of a receive until the handler has answered; the session is not read further.
     fn hold(&mut self, key: SessionKey, rest: &[u8]) {
-        if self.try_hold(key, rest) {
-            return;
+        if !self.try_hold(key, rest) {
+            self.refuse_connect(key);
         }
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.state = SessionState::WaitConnect;
-        }
-        self.close(key, CloseReason::LimitConnect);
     }
 
     /// Keeps the rest of a receive for the next turn; false if there is no room for it.
@@ -140,6 +136,41 @@ impl<H: SessionHandler> Shard<H> {
             self.put_off.push(key);
         }
         is_held
+    }
+
+    /// Whether there is room for `len` bytes more of a session that is not read, which the engine
+    /// keeps: they count as held input. Without room the session is closed.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(crate) fn hold_early(&mut self, key: SessionKey, len: usize) -> bool {
+        let has_room = self.held_total + len <= self.limits.held_total_max;
+        if has_room {
+            self.held_total += len;
+        } else if self.is_verifying(key) {
+            self.refuse_connect(key);
+        } else {
+            self.close(key, CloseReason::NoMemory);
+        }
+        has_room
+    }
+
+    /// So much of that is read now, or never.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(crate) const fn release_early(&mut self, len: usize) {
+        self.held_total -= len;
+    }
+
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    fn is_verifying(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.state == SessionState::Verifying)
+    }
+
+    /// There is no room for what came behind a CONNECT that waits for its answer.
+    fn refuse_connect(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.state = SessionState::WaitConnect;
+        }
+        self.close(key, CloseReason::LimitConnect);
     }
 
     fn try_hold(&mut self, key: SessionKey, rest: &[u8]) -> bool {

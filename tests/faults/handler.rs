@@ -49,13 +49,17 @@ fn allow_unless_secret(topic: &str) -> Verdict {
     }
 }
 
-fn start_obedient(settings: &[&str]) -> (TestBroker, mpsc::Receiver<Ticket>) {
+pub(crate) fn start_obedient(settings: &[&str]) -> (TestBroker, mpsc::Receiver<Ticket>) {
     let (sender, tickets) = mpsc::channel();
     (start_with(Obedient { tickets: sender }, settings), tickets)
 }
 
 /// A session whose CONNECT waits for the ticket, with these bytes right behind it.
-fn waiting(broker: &TestBroker, tickets: &mpsc::Receiver<Ticket>, behind: &[u8]) -> (Peer, Ticket) {
+pub(crate) fn waiting(
+    broker: &TestBroker,
+    tickets: &mpsc::Receiver<Ticket>,
+    behind: &[u8],
+) -> (Peer, Ticket) {
     let mut peer = broker.open();
     peer.send([&wire::frame(1, b"later"), behind].concat());
     let ticket = tickets.recv_timeout(DEADLINE).unwrap();

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use hvlp::session::CloseReason;
+
+use super::handler::{start_obedient, waiting};
 use super::support::{Peer, start, start_stallable, wait_until, wire};
 
 /// More than a ring has buffers, fewer than it has room for completions.
@@ -86,6 +89,36 @@ fn f8_a_session_that_ends_with_requests_in_flight_leaves_nothing_to_the_next() {
         next.expect_nothing_before(wire::publish("next", "mine"));
     }
     drop(publisher);
+    broker.finish();
+}
+
+#[test]
+fn f8_what_comes_for_sessions_that_are_not_read_counts_as_held_input_and_is_bounded() {
+    let settings = ["engine=uring", "reactors=1", "limits.held_total_max=64KiB"];
+    let (broker, tickets) = start_obedient(&settings);
+    let mut sessions: Vec<_> = (0..3).map(|_| waiting(&broker, &tickets, b"")).collect();
+    let flood = wire::numbered("a", 4000);
+    for (number, (peer, _)) in sessions.iter_mut().enumerate().take(2) {
+        peer.send(&flood);
+        let held = (number + 1) * flood.len();
+        broker.await_counters("all of it is held", |counters| {
+            counters.held_bytes == held as u64
+        });
+    }
+    sessions[2].0.send(&flood);
+    broker.await_counters("the last one finds no room", |counters| {
+        counters.closed(CloseReason::LimitConnect) == 1
+    });
+    assert_eq!(broker.counters().held_bytes, 2 * flood.len() as u64);
+    let (mut witness, mut peers) = (broker.subscriber(&["a"]), Vec::new());
+    for (peer, ticket) in sessions.into_iter().take(2) {
+        ticket.accept();
+        witness.expect(&flood);
+        peers.push(peer);
+    }
+    assert_eq!(broker.counters().held_bytes, 0);
+    drop(witness);
+    drop(peers);
     broker.finish();
 }
 

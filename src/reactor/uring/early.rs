@@ -1,24 +1,28 @@
 //! What came for sessions that are not read at the moment: a receive that was armed brings bytes
 //! until the kernel has heard that it shall not.
 
+use std::collections::{HashMap, VecDeque};
+
 use crate::handler::SessionHandler;
+use crate::reactor::uring::receiving::is_read;
 use crate::session::SessionKey;
 use crate::shard::{Gone, Shard};
 
-/// By session, in no order; nearly always empty. Bounded by what the ring's buffers hold, twice:
-/// once for what has completed, once for what does before the kernel hears of the end.
+/// By session; nearly always empty. Its bytes count as held input, which bounds them.
 #[derive(Debug, Default)]
 pub(super) struct Early {
-    sessions: Vec<Kept>,
+    sessions: HashMap<SessionKey, Kept>,
+    /// Those that may be read again, each once.
+    awaited: VecDeque<SessionKey>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
-    key: SessionKey,
     bytes: Vec<u8>,
     read: usize,
     /// How the stream ended behind them.
     end: Option<Gone>,
+    is_awaited: bool,
 }
 
 /// What came for a session.
@@ -32,76 +36,80 @@ const READ_LEN_MAX: usize = 64 * 1024;
 
 impl Early {
     pub(super) fn has(&self, key: SessionKey) -> bool {
-        self.sessions.iter().any(|kept| kept.key == key)
-    }
-
-    pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> {
-        self.sessions.iter().map(|kept| kept.key)
+        self.sessions.contains_key(&key)
     }
 
     pub(super) fn push(&mut self, key: SessionKey, bytes: &[u8]) {
-        self.of(key).bytes.extend_from_slice(bytes);
+        let kept = self.sessions.entry(key).or_default();
+        kept.bytes.extend_from_slice(bytes);
     }
 
     /// The stream ends behind what was pushed.
     pub(super) fn end(&mut self, key: SessionKey, end: Gone) {
-        self.of(key).end.get_or_insert(end);
+        let kept = self.sessions.entry(key).or_default();
+        kept.end.get_or_insert(end);
     }
 
-    pub(super) fn forget(&mut self, key: SessionKey) {
-        self.sessions.retain(|kept| kept.key != key);
+    /// Returns how many bytes nobody will read.
+    pub(super) fn forget(&mut self, key: SessionKey) -> usize {
+        let kept = self.sessions.remove(&key);
+        kept.map_or(0, |kept| kept.bytes.len() - kept.read)
     }
 
-    /// Whether somebody is to be read of whom something is here.
-    pub(super) fn is_awaited<H: SessionHandler>(&self, shard: &Shard<H>) -> bool {
-        !shard.is_spilling() && self.sessions.iter().any(|kept| kept.is_awaited(shard))
+    /// The session may be read again; returns whether something is here that comes first.
+    pub(super) fn resume(&mut self, key: SessionKey) -> bool {
+        let Some(kept) = self.sessions.get_mut(&key) else {
+            return false;
+        };
+        if !std::mem::replace(&mut kept.is_awaited, true) {
+            self.awaited.push_back(key);
+        }
+        true
     }
 
-    /// What came next for a session that is to be read.
+    /// Whether somebody may be read again of whom something is here.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// What came next for a session that is to be read. One that is not, after all, has to be
+    /// resumed again.
     pub(super) fn next<H: SessionHandler>(
         &mut self,
         shard: &Shard<H>,
     ) -> Option<(SessionKey, Came)> {
-        let is_awaited = |kept: &Kept| kept.is_awaited(shard);
-        let at = self.sessions.iter().position(is_awaited)?;
-        let kept = &mut self.sessions[at];
-        let rest = &kept.bytes[kept.read..];
-        let bytes = rest[..rest.len().min(READ_LEN_MAX)].to_vec();
-        kept.read += bytes.len();
-        let key = kept.key;
-        let is_all = kept.read == kept.bytes.len();
-        Some(match kept.end {
-            // Behind the last bytes, of which some may be held again.
-            Some(end) if bytes.is_empty() => {
-                self.sessions.swap_remove(at);
-                (key, Came::End(end))
-            }
-            end => {
-                if is_all && end.is_none() {
-                    self.sessions.swap_remove(at);
+        while let Some(&key) = self.awaited.front() {
+            match self.sessions.get_mut(&key) {
+                Some(kept) if is_read(shard, key) => {
+                    let came = kept.next();
+                    // Its end may have to wait until the last bytes have been parsed.
+                    if kept.is_over() {
+                        self.sessions.remove(&key);
+                        self.awaited.pop_front();
+                    }
+                    return Some((key, came?));
                 }
-                (key, Came::Bytes(bytes))
+                Some(kept) => kept.is_awaited = false,
+                None => {}
             }
-        })
-    }
-
-    fn of(&mut self, key: SessionKey) -> &mut Kept {
-        let at = self.sessions.iter().position(|kept| kept.key == key);
-        let at = at.unwrap_or_else(|| {
-            self.sessions.push(Kept {
-                key,
-                bytes: Vec::new(),
-                read: 0,
-                end: None,
-            });
-            self.sessions.len() - 1
-        });
-        &mut self.sessions[at]
+            self.awaited.pop_front();
+        }
+        None
     }
 }
 
 impl Kept {
-    fn is_awaited<H: SessionHandler>(&self, shard: &Shard<H>) -> bool {
-        shard.wants_input(self.key) && !shard.has_held(self.key)
+    fn next(&mut self) -> Option<Came> {
+        let rest = &self.bytes[self.read..];
+        if rest.is_empty() {
+            return self.end.take().map(Came::End);
+        }
+        let bytes = rest[..rest.len().min(READ_LEN_MAX)].to_vec();
+        self.read += bytes.len();
+        Some(Came::Bytes(bytes))
+    }
+
+    const fn is_over(&self) -> bool {
+        self.read == self.bytes.len() && self.end.is_none()
     }
 }

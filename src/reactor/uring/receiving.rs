@@ -15,7 +15,7 @@ use crate::reactor::uring::early::Came;
 use crate::reactor::uring::requests::{About, InFlight};
 use crate::reactor::uring::ring::Completion;
 use crate::session::SessionKey;
-use crate::shard::Gone;
+use crate::shard::{Gone, Shard};
 
 impl Engine {
     /// Takes note of a receive that has completed; its bytes are left for their turn.
@@ -42,22 +42,42 @@ impl Engine {
     /// Reads what has come, in its order, until the turn's share is used up.
     pub(super) fn receive<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) {
         let mut budget = reactor.config.limits.read_per_turn;
-        self.receive_early(reactor, &mut budget);
         while budget > 0 && !reactor.shard.is_spilling() && !reactor.shard.is_spent() {
             let Some((key, completion)) = self.received.pop_front() else {
                 break;
             };
             budget = budget.saturating_sub(self.receive_one(reactor, key, completion));
         }
-        // What is in their sockets comes behind what is here.
-        let received = self.received.iter().map(|(key, _)| *key);
-        received
-            .chain(self.early.keys())
-            .for_each(|key| read_later(reactor, key));
-        // Whoever is read again has to be armed again.
-        self.unarmed.extend(&reactor.ready);
+        for (key, _) in &self.received {
+            read_later(reactor, *key);
+        }
+        self.read_later(reactor, 0);
+        self.resume(reactor);
         if !reactor.shard.is_spilling() {
             reactor.read_ready(&mut |reactor| self.flush(reactor));
+            self.receive_early(reactor, budget);
+        }
+    }
+
+    /// Whoever is read again has to be armed again, and what came early goes before its socket.
+    fn resume<H>(&mut self, reactor: &mut Reactor<H>) {
+        self.unarmed.extend(&reactor.ready);
+        for &key in &reactor.ready {
+            if self.early.resume(key)
+                && let Some(connection) = reactor.connections.get_mut(key)
+            {
+                connection.is_readable = false;
+            }
+        }
+    }
+
+    /// What sockets have comes behind what completed for them since the ring was looked at: the
+    /// completions from `first` on.
+    pub(super) fn read_later<H>(&self, reactor: &mut Reactor<H>, first: usize) {
+        for completion in &self.completions[first..] {
+            if let About::Receive(key) = About::of(completion.user_data) {
+                read_later(reactor, key);
+            }
         }
     }
 
@@ -79,7 +99,8 @@ impl Engine {
             return len;
         };
         // More than the ring takes at once is read from the socket itself, in larger pieces.
-        if completion.nonempty || completion.result == Err(Errno::NOBUFS) {
+        let has_more = completion.nonempty || completion.result == Err(Errno::NOBUFS);
+        if has_more && !self.early.has(key) {
             connection.is_readable = true;
             if connection.is_lingering || reactor.shard.wants_input(key) {
                 reactor.make_ready(key);
@@ -113,7 +134,7 @@ impl Engine {
                     reactor.ended.push(key);
                 }
             }
-            _ if self.early.has(key) || !is_read(reactor, key) => {
+            _ if self.early.has(key) || !is_read(&reactor.shard, key) => {
                 self.keep(reactor, key, completion, came);
             }
             Err(gone) => reactor.shard.gone(key, gone),
@@ -139,13 +160,15 @@ impl Engine {
             _ if is_over => {}
             Err(gone @ Gone::Failed(_)) if !reactor.shard.has_held(key) => {
                 // As when its socket tells of an error: nobody will read it.
-                self.early.forget(key);
+                self.forget_early(reactor, key);
                 return reactor.shard.gone(key, gone);
             }
             Err(gone) => self.early.end(key, gone),
             Ok(len) => {
                 let buffer = completion.buffer.unwrap_or_default();
-                self.early.push(key, self.ring.received(buffer, len));
+                if reactor.shard.hold_early(key, len) {
+                    self.early.push(key, self.ring.received(buffer, len));
+                }
             }
         }
         if completion.more {
@@ -155,21 +178,32 @@ impl Engine {
         }
     }
 
-    /// Reads what came for sessions that are read again.
-    fn receive_early<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>, budget: &mut usize) {
-        while *budget > 0
-            && !reactor.shard.is_spilling()
-            && !reactor.shard.is_spent()
-            && let Some((key, came)) = self.early.next(&reactor.shard)
-        {
+    /// Nobody will read what came for the session.
+    pub(super) fn forget_early<H: SessionHandler>(
+        &mut self,
+        reactor: &mut Reactor<H>,
+        key: SessionKey,
+    ) {
+        let len = self.early.forget(key);
+        reactor.shard.release_early(len);
+    }
+
+    /// Reads what came for sessions that are read again: a piece at least, so that a turn whose
+    /// share is used up by others leaves nobody behind for ever.
+    fn receive_early<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>, mut budget: usize) {
+        while let Some((key, came)) = self.early.next(&reactor.shard) {
             match came {
                 Came::Bytes(bytes) => {
-                    *budget = budget.saturating_sub(bytes.len());
+                    reactor.shard.release_early(bytes.len());
+                    budget = budget.saturating_sub(bytes.len());
                     self.unarmed.push(key);
                     let piece = reactor.copy_in(key, &bytes);
                     reactor.receive(key, piece, &mut |reactor| self.flush(reactor));
                 }
                 Came::End(gone) => reactor.shard.gone(key, gone),
+            }
+            if budget == 0 || reactor.shard.is_spent() || reactor.shard.is_spilling() {
+                break;
             }
         }
     }
@@ -177,7 +211,7 @@ impl Engine {
     /// Arms the receives of those that are to be read, and watches over the others.
     pub(super) fn arm<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) -> io::Result<()> {
         while let Some(key) = self.unarmed.pop() {
-            let is_stopped = !is_read(reactor, key) || self.early.has(key);
+            let is_stopped = !is_read(&reactor.shard, key) || self.early.has(key);
             let Some(connection) = reactor.connections.get_mut(key) else {
                 continue;
             };
@@ -212,13 +246,13 @@ impl Engine {
 }
 
 /// What is in its socket comes behind what the ring has brought.
-pub(super) fn read_later<H>(reactor: &mut Reactor<H>, key: SessionKey) {
+fn read_later<H>(reactor: &mut Reactor<H>, key: SessionKey) {
     if let Some(connection) = reactor.connections.get_mut(key) {
         connection.is_readable = false;
     }
 }
 
 /// Whether input of the session is wanted, and none waits to be parsed before it.
-fn is_read<H: SessionHandler>(reactor: &Reactor<H>, key: SessionKey) -> bool {
-    reactor.shard.wants_input(key) && !reactor.shard.has_held(key)
+pub(super) fn is_read<H: SessionHandler>(shard: &Shard<H>, key: SessionKey) -> bool {
+    shard.wants_input(key) && !shard.has_held(key)
 }
