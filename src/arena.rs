@@ -83,7 +83,7 @@ pub struct Arena {
 impl Default for Arena {
     fn default() -> Self {
         Self {
-            segments: vec![new_segment()],
+            segments: vec![new_segment().expect("memory for what a turn reads")],
             turns_unneeded: 0,
             batches: Vec::new(),
             current: 0,
@@ -94,19 +94,36 @@ impl Default for Arena {
 
 impl Arena {
     /// An empty arena; memory is reserved, and becomes resident as it is used.
+    ///
+    /// # Panics
+    /// If the process gets no memory at all.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// Whether there is room for a head of `len` bytes and a receive behind it. If the process gets
+    /// no memory for it, the next turn has that of this one: at its beginning there always is.
+    pub fn make_room(&mut self, len: usize) -> bool {
+        if self.is_full_for(len) && self.current + 1 == self.segments.len() {
+            self.segments.extend(new_segment());
+        }
+        !self.is_full_for(len) || self.current + 1 < self.segments.len()
+    }
+
+    fn is_full_for(&self, len: usize) -> bool {
+        SEGMENT_LEN - self.filled < len + ROOM_LEN_MIN
+    }
+
     /// Copies `head` behind what is filled and returns the room behind it, for the socket to fill.
     /// At least 64 KiB, whatever the length of `head` (at most one receive).
+    ///
+    /// # Panics
+    /// If there is none, which `make_room` would have said.
     pub fn reserve(&mut self, head: &[u8]) -> &mut [u8] {
-        if SEGMENT_LEN - self.filled < head.len() + ROOM_LEN_MIN {
+        assert!(self.make_room(head.len()), "room was made before");
+        if self.is_full_for(head.len()) {
             self.current += 1;
             self.filled = 0;
-            if self.current == self.segments.len() {
-                self.segments.push(new_segment());
-            }
         }
         let free = &mut self.segments[self.current][self.filled..];
         let (front, room) = free.split_at_mut(head.len());
@@ -172,6 +189,11 @@ impl Arena {
         &segment[piece.start as usize..piece.end as usize]
     }
 
+    /// Whether it has more than one segment, of which turns that do not need them give some back.
+    pub(crate) const fn has_surplus(&self) -> bool {
+        self.segments.len() > 1
+    }
+
     /// Voids every piece; the memory is there for the next turn.
     pub fn end_turn(&mut self) {
         // A piece that outlives its turn shall show as wrong bytes in a test, not as an old frame.
@@ -196,10 +218,8 @@ impl Arena {
     }
 }
 
-/// # Panics
-/// If the process gets no memory any more, as an allocation of this size would end it.
-fn new_segment() -> MmapMut {
-    MmapMut::map_anon(SEGMENT_LEN).expect("memory for what a turn reads")
+fn new_segment() -> Option<MmapMut> {
+    MmapMut::map_anon(SEGMENT_LEN).ok()
 }
 
 #[cfg(test)]
@@ -252,5 +272,6 @@ mod tests {
         assert_eq!(turn(2), 2);
         let last = (0..1000).map(|_| turn(0)).last();
         assert_eq!(last, Some(1), "one always stays");
+        assert!(!arena.has_surplus(), "and nobody wakes up for it");
     }
 }

@@ -102,6 +102,9 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     fn discard_input(&mut self, key: SessionKey) -> io::Result<usize> {
+        if !self.arena.make_room(0) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let connection = self.connections.get(key);
         let room = self.arena.reserve(&[]);
         connection.map_or(Ok(0), |connection| connection.transport.receive(room))

@@ -73,7 +73,12 @@ impl<H: SessionHandler> Reactor<H> {
     ) -> Left {
         let mut budget = self.config.limits.read_per_session.min(*turn_budget);
         if self.shard.has_held(key) && !self.shard.is_stopped(key) {
-            let held = self.arena.push(self.shard.remainder(key));
+            let held = self.shard.remainder(key);
+            if !self.arena.make_room(held.len()) {
+                *turn_budget = 0;
+                return Left::More;
+            }
+            let held = self.arena.push(held);
             budget = budget.saturating_sub(held.len());
             *turn_budget = turn_budget.saturating_sub(held.len());
             self.receive(key, held, flush);
@@ -89,6 +94,10 @@ impl<H: SessionHandler> Reactor<H> {
                 return Left::More;
             }
             let head = self.shard.remainder(key);
+            if !self.arena.make_room(head.len()) {
+                *turn_budget = 0;
+                return Left::More;
+            }
             let room = self.arena.reserve(head);
             let room_len = room.len().min(budget);
             match connection.transport.receive(&mut room[..room_len]) {

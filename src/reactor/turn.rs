@@ -82,6 +82,9 @@ impl From<Edge> for Readiness {
 
 /// A doorbell is never lost; should it be, its owner looks after this time.
 const BACKSTOP: Duration = Duration::from_secs(1);
+/// Without anything to do there is no turn either, and only turns give memory back: one comes after
+/// this time as long as there is some.
+const SURPLUS_TICK: Duration = Duration::from_millis(1);
 const BACKLOG_PARTS_MAX: usize = 16;
 /// A batch costs its turn at least so many bytes. However many peers leave one of a single frame
 /// each, a turn takes at most 16,384: half of what pieces can tell apart.
@@ -229,6 +232,7 @@ impl<H: SessionHandler> Reactor<H> {
             .chain(self.shard.deadline())
             .chain(self.lingering.peek().map(|Reverse((due, _))| *due))
             .chain(self.stopping)
+            .chain(self.arena.has_surplus().then(|| self.now + SURPLUS_TICK))
             .min()
     }
 

@@ -7,6 +7,8 @@ use hvlp::config::{Config, MemoryBound};
 use hvlp::metrics::{Counters, DropReason, Overload};
 use hvlp::session::CloseReason;
 use hvlp::shard::{Accounts, SendOutcome};
+#[cfg(feature = "cli")]
+use rustix::process::Signal;
 
 use crate::support::memory::World;
 use crate::support::wire;
@@ -204,6 +206,25 @@ fn e10_where_there_is_no_memory_for_what_a_session_is_owed_it_alone_is_closed() 
     }
     wait_until("it is closed over that", is_closed);
     canary.finish();
+    process.stop();
+}
+
+#[test]
+#[cfg(feature = "cli")]
+fn e10_without_memory_for_all_that_came_a_turn_reads_what_it_has_memory_for() {
+    let process = Process::start(&["--listen", "127.0.0.1:0", "--reactors=1"]);
+    let mut witness = crate::process::subscriber(&process);
+    let mut publishers = [(); 4].map(|()| Peer::connect(process.address()));
+    process.limit_address_space(256 * 1024);
+    // Together more than a segment of the arena, and all of it is there for one turn.
+    let unheard = wire::publish("unheard", [7; 200]).repeat(1500);
+    process.signal(Signal::STOP);
+    for publisher in &mut publishers {
+        publisher.send(&unheard);
+        publisher.publish("a", "behind them");
+    }
+    process.signal(Signal::CONT);
+    witness.expect(wire::publish("a", "behind them").repeat(4));
     process.stop();
 }
 

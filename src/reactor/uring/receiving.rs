@@ -7,6 +7,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use crate::handler::SessionHandler;
+use crate::packet::FRAME_LEN_MAX;
 use crate::reactor::connections::Connection;
 use crate::reactor::transport::Transport;
 use crate::reactor::turn::Reactor;
@@ -42,10 +43,12 @@ impl Engine {
     /// Reads what has come, in its order, until the turn's share is used up.
     pub(super) fn receive<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) {
         let mut budget = reactor.config.limits.read_per_turn;
-        while budget > 0 && !reactor.shard.is_spilling() && !reactor.shard.is_spent() {
-            let Some((key, completion)) = self.received.pop_front() else {
-                break;
-            };
+        while budget > 0
+            && !reactor.shard.is_spilling()
+            && !reactor.shard.is_spent()
+            && reactor.arena.make_room(FRAME_LEN_MAX)
+            && let Some((key, completion)) = self.received.pop_front()
+        {
             budget = budget.saturating_sub(self.receive_one(reactor, key, completion));
         }
         for (key, _) in &self.received {
@@ -191,7 +194,9 @@ impl Engine {
     /// Reads what came for sessions that are read again: a piece at least, so that a turn whose
     /// share is used up by others leaves nobody behind for ever.
     fn receive_early<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>, mut budget: usize) {
-        while let Some((key, came)) = self.early.next(&reactor.shard) {
+        while reactor.arena.make_room(FRAME_LEN_MAX)
+            && let Some((key, came)) = self.early.next(&reactor.shard)
+        {
             match came {
                 Came::Bytes(bytes) => {
                     reactor.shard.release_early(bytes.len());
