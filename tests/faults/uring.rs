@@ -7,31 +7,42 @@ use hvlp::session::CloseReason;
 use super::handler::{start_obedient, waiting};
 use super::support::{Peer, start, start_stallable, wait_until, wire};
 
-/// More than a ring has buffers, fewer than it has room for completions.
-const CROWD: usize = 600;
 /// More than a ring has room for completions.
 const HERD: usize = 4_500;
 
 #[test]
+fn f8_from_more_sockets_than_buffers_everything_arrives_and_in_order() {
+    everything_arrives_and_in_order(600, 300);
+}
+
+#[test]
 fn f8_with_more_input_than_buffers_everything_arrives_and_in_order() {
-    let (broker, stall) = start_stallable(&["engine=uring", "reactors=1"]);
-    let topics: Vec<_> = (0..CROWD).map(|who| format!("crowd/{who}")).collect();
+    // As few sockets as these are served in one look, and each takes buffers until none is left.
+    everything_arrives_and_in_order(40, 6_000);
+}
+
+/// All of `count` publishers send so many messages while the broker stands still.
+fn everything_arrives_and_in_order(count: usize, messages: u32) {
+    // What a turn leaves in the buffers comes before what it could read from their sockets.
+    let settings = ["engine=uring", "reactors=1", "limits.read_per_turn=64KiB"];
+    let (broker, stall) = start_stallable(&settings);
+    let topics: Vec<_> = (0..count).map(|who| format!("crowd/{who}")).collect();
     let mut witness = broker.connect();
     for some in topics.chunks(10) {
         witness.subscribe(&some.iter().map(String::as_str).collect::<Vec<_>>());
     }
     wait_until("it is subscribed", || {
-        broker.subscribers(&topics[CROWD - 1]) == 1
+        broker.subscribers(&topics[count - 1]) == 1
     });
     let mut crowd: Vec<_> = topics.iter().map(|_| broker.connect()).collect();
     // Several buffers of each: one that comes back full says that more is in the socket.
     stall.during(&broker, || {
         for (peer, topic) in crowd.iter_mut().zip(&topics) {
-            peer.send(wire::numbered(topic, 300));
+            peer.send(wire::numbered(topic, messages));
         }
     });
     let mut next: HashMap<Vec<u8>, u32> = HashMap::new();
-    for _ in 0..300 * CROWD {
+    for _ in 0..count * messages as usize {
         let frame = witness.next_frame().unwrap();
         // Type and length, the topic with a length of its own, the data.
         let (topic, data) = frame[3..].split_at(usize::from(frame[2]));
