@@ -175,6 +175,11 @@ impl Arena {
         }
     }
 
+    /// Whether batches of other shards lie in here.
+    pub const fn has_batches(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
     /// The batches of this turn and whose they are; their pieces are void.
     pub(crate) fn take_batches(&mut self) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
         self.batches.drain(..)

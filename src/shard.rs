@@ -429,15 +429,25 @@ impl<H: SessionHandler> Shard<H> {
         debug_assert!(session.is_none_or(|session| session.closing.is_some()));
     }
 
-    /// Nothing of this turn is read by the kernel any more: all pieces are void.
+    /// The work of this turn is done, and the kernel reads nothing of it any more.
     pub fn end_turn(&mut self, arena: &mut Arena) {
-        debug_assert!(self.is_settled(), "every dirty session was flushed");
+        self.end_work();
+        self.void(arena);
+    }
+
+    /// The work of this turn is done; its last sends may still be under way.
+    pub fn end_work(&mut self) {
         self.counters.turns += 1;
         self.settle_overloads();
         let backlogs_max = self.limits.outbound_total_max;
         self.spare_chunks
             .trim(backlogs_max.saturating_sub(self.backlog_total));
         self.budget = Budget::of(&self.limits);
+    }
+
+    /// And now they are not: all pieces are void.
+    pub fn void(&mut self, arena: &mut Arena) {
+        debug_assert!(self.is_settled(), "every dirty session was flushed");
         if let Some(remote) = &mut self.remote {
             remote.give_back(arena.take_batches());
         }

@@ -41,10 +41,15 @@ impl<H: SessionHandler> Reactor<H> {
         self.tell_of_pauses();
     }
 
+    /// The work of this turn is done, and what it has changed is told.
+    pub(super) fn end_work(&mut self) {
+        self.shard.end_work();
+        self.journal.overloads(self.now, self.shard.overloads());
+    }
+
     /// Nothing of this turn is read by the kernel any more.
     pub(super) fn end_turn(&mut self) {
-        self.shard.end_turn(&mut self.arena);
-        self.journal.overloads(self.now, self.shard.overloads());
+        self.shard.void(&mut self.arena);
     }
 
     /// Whoever waited for a session that has ended is read again, here and on other reactors.

@@ -138,6 +138,7 @@ impl Engine {
                 let _ = connection.transport.deregister(self.poll.registry());
             }
         }
+        reactor.end_work();
         reactor.end_turn();
     }
 }

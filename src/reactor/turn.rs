@@ -236,6 +236,17 @@ impl<H: SessionHandler> Reactor<H> {
             .min()
     }
 
+    /// Whether what the last flush offers can wait for its answers until the next wait: until then
+    /// nobody is closed, nobody leaves, and no peer waits for its batches.
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.stopping.is_none()
+            && self.ended.is_empty()
+            && !self.shard.has_leftovers()
+            && !self.arena.has_batches()
+            && self.deadline().is_none_or(|deadline| deadline > self.now)
+    }
+
     // ---- read
 
     /// What has become possible on a connection.

@@ -1,9 +1,9 @@
 //! The engine on completion: io_uring, on Linux 6.1 and later.
 //!
 //! A receive stays armed on every socket, and what it brings lies in a buffer of the ring; what is
-//! owed to all dirty sessions leaves in one system call. Bytes that came are copied behind each
-//! other into the arena, so that they are neighbours there as with the other engine. What a socket
-//! has beyond that is read from it by a system call, in large pieces.
+//! owed to all dirty sessions leaves in one system call, most often the one that waits. Bytes that
+//! came are copied behind each other into the arena, so that they are neighbours there as with the
+//! other engine. What a socket has beyond that is read from it by a system call, in large pieces.
 //!
 //! Nothing but receives and polls is in flight between turns. A connection is closed when the last
 //! of them has completed; until then its descriptor and its slot are nobody else's.
@@ -59,6 +59,8 @@ pub(crate) struct Engine {
     early: Early,
     /// Sessions whose receive is to be armed, if they are to be read at all.
     unarmed: Vec<SessionKey>,
+    /// The last flush waits for what the next enter says of it, behind so many completions.
+    offered: Option<usize>,
     /// What has failed in the midst of a turn, where nobody can be told.
     failure: Option<io::Error>,
 }
@@ -80,6 +82,7 @@ impl Engine {
             received: VecDeque::new(),
             early: Early::default(),
             unarmed: Vec::new(),
+            offered: None,
             failure: None,
         };
         Ok((engine, waker))
@@ -108,7 +111,7 @@ impl Engine {
             self.wait(reactor)?;
             self.read(reactor)?;
             reactor.deliver(|reactor| self.flush(reactor));
-            self.flush(reactor);
+            self.flush_last(reactor);
             self.failure.take().map_or(Ok(()), Err)?;
             reactor.hand_over();
             reactor.expire();
@@ -129,7 +132,13 @@ impl Engine {
             ring.wait(timeout)?;
             ring.take(completions)?;
             Ok(!completions.is_empty())
-        })
+        })?;
+        if let Some(first) = self.offered.take() {
+            self.sends.hear(&self.completions[first..]);
+            self.sends.settle(&mut self.ring, reactor)?;
+            reactor.end_turn();
+        }
+        Ok(())
     }
 
     // ---- read
@@ -232,6 +241,30 @@ impl Engine {
         self.note(flushed);
     }
 
+    /// As `flush`, once a turn has read and delivered all it will: it leaves with the wait, in one
+    /// system call, unless something is to be done before that needs to know what became of it.
+    fn flush_last<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) {
+        // Of much at once the system call is the smallest part, and what comes meanwhile makes the
+        // next turn a larger one.
+        if !reactor.shard.is_worth_filling() || !reactor.is_at_rest() || self.failure.is_some() {
+            return self.flush(reactor);
+        }
+        let before = self.completions.len();
+        let offered = self
+            .sends
+            .offer_all(&mut self.ring, reactor, &mut self.completions, false);
+        self.offered = Some(before);
+        // What was offered by itself may have closed its session.
+        match offered {
+            Ok(()) if reactor.is_at_rest() => {}
+            offered => {
+                self.offered = None;
+                self.note(offered);
+                self.flush(reactor);
+            }
+        }
+    }
+
     fn note(&mut self, done: io::Result<()>) {
         if let Err(error) = done {
             self.failure.get_or_insert(error);
@@ -261,7 +294,10 @@ impl Engine {
             waiting.push(key);
         }
         reactor.ended = waiting;
-        reactor.end_turn();
+        reactor.end_work();
+        if self.offered.is_none() {
+            reactor.end_turn();
+        }
         Ok(())
     }
 }

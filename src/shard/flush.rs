@@ -70,9 +70,9 @@ impl<H: SessionHandler> Shard<H> {
         self.pieces.clear();
     }
 
-    /// Whether the next turn has something to send already, so that it must not sleep.
+    /// Whether the next turn has something to offer already, so that it must not sleep.
     pub const fn is_dirty(&self) -> bool {
-        !self.again.is_empty() || !self.dirty.is_empty()
+        !self.again.is_empty() || self.flushed < self.dirty.len()
     }
 
     /// Whether the next turn has something to parse already, so that it must not sleep.

@@ -80,6 +80,8 @@ marks! {
     Scattered,
     /// Several offers were made before the first was answered.
     SentTogether,
+    /// The last flush of a turn was answered behind the next wait.
+    SentWithTheWait,
     /// What was refused before is offered again.
     BacklogOffered,
     /// A socket has failed, and what it still holds is read.

@@ -2,7 +2,6 @@
 //! scheduler that the simulation owns. What it does and sees it tells the model.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use hvlp::mesh::{Doorbell, Mesh};
 use hvlp::packet::FRAME_LEN_MAX;
 use hvlp::register::directory::Directory;
 use hvlp::session::{CloseReason, SessionKey};
-use hvlp::shard::{Outgoing, SendOutcome, Shard};
+use hvlp::shard::Shard;
 
 use crate::faults::{Fault, Mark};
 use crate::guard::Guard;
@@ -27,6 +26,7 @@ mod events;
 mod evictions;
 mod pauses;
 mod reading;
+mod sending;
 
 pub(crate) use pauses::Told;
 
@@ -70,6 +70,8 @@ pub(crate) struct Reactor {
     arena: Arena,
     connections: BTreeMap<SessionKey, Connection>,
     ready: VecDeque<SessionKey>,
+    /// Offers of the last flush, which are answered with the next wait.
+    offered: VecDeque<(SessionKey, Vec<Vec<u8>>)>,
     /// Late events, with their sessions.
     late: Vec<(SessionKey, Readiness)>,
     /// Keys of sessions that have ended.
@@ -168,6 +170,7 @@ impl Reactor {
             arena: Arena::new(),
             connections: BTreeMap::new(),
             ready: VecDeque::new(),
+            offered: VecDeque::new(),
             late: Vec::new(),
             retired: Vec::new(),
             lingering: Vec::new(),
@@ -191,9 +194,10 @@ impl Reactor {
     /// One turn, in the order of the engine.
     pub(crate) fn turn(&mut self, outside: &mut Outside) {
         self.wake(outside);
+        self.answer(outside);
         self.read(outside);
         self.deliver(outside);
-        self.flush(outside);
+        self.flush_last(outside);
         self.hand_over(outside);
         self.expire(outside);
         self.reap(outside);
@@ -235,6 +239,7 @@ impl Reactor {
     fn has_events(&self, outside: &Outside) -> bool {
         let has_edge = |connection: &Connection| outside.peers[connection.peer].socket.has_edge;
         self.is_rung.load(Ordering::Relaxed)
+            || !self.offered.is_empty()
             || !self.commands.is_empty()
             || !self.backlog.is_empty()
             || !self.late.is_empty()
@@ -273,108 +278,6 @@ impl Reactor {
             .chain(self.shard.deadline())
             .chain(self.stopping)
             .min()
-    }
-
-    // ---- flush
-
-    /// The engine on readiness hears of each send before the next one, the one on completion of
-    /// many at once; a backlog is sent by itself in both.
-    fn flush(&mut self, outside: &mut Outside) {
-        let together = outside.faults.pick(&[1, 1, 2, usize::MAX]);
-        let mut offers = VecDeque::new();
-        while let Some(key) = self.shard.next_dirty() {
-            let (offer, is_backlog) = self.offer(outside, key);
-            match offer.is_empty() {
-                true => {}
-                false if is_backlog => self.send(outside, key, &offer),
-                false => offers.push_back((key, offer)),
-            }
-            outside.faults.mark(Mark::SentTogether, offers.len() > 1);
-            while offers.len() >= together
-                && let Some((key, offer)) = offers.pop_front()
-            {
-                self.send(outside, key, &offer);
-            }
-        }
-        for (key, offer) in offers {
-            self.send(outside, key, &offer);
-        }
-        self.shard.end_flush();
-        self.note_stopped(outside);
-        self.observe(outside, Moment::Flush);
-    }
-
-    /// What is to be sent, and whether it is a backlog.
-    fn offer(&mut self, outside: &mut Outside, key: SessionKey) -> (Vec<Vec<u8>>, bool) {
-        if !self.connections.contains_key(&key) {
-            return (Vec::new(), false);
-        }
-        let before = self.backlogs();
-        let mut is_backlog = false;
-        let offer: Vec<Vec<u8>> = match self.shard.outgoing(outside.now, key, &self.arena) {
-            Outgoing::Nothing => Vec::new(),
-            Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
-            Outgoing::Scattered(pieces) => pieces
-                .map(|piece| self.arena.bytes(piece).to_vec())
-                .collect(),
-            Outgoing::Backlog(chunks) => {
-                is_backlog = true;
-                outside.faults.mark(Mark::BacklogOffered, true);
-                // It need not be offered whole.
-                let parts_max = outside.faults.pick(&[1, 2, BACKLOG_PARTS_MAX]);
-                let parts: Vec<_> = chunks.take(parts_max).collect();
-                vec![parts.concat()]
-            }
-        };
-        // What this turn brought may have gone behind a backlog.
-        self.check_evicted(outside, key, &before);
-        self.note_backlog(outside, key);
-        (offer, is_backlog)
-    }
-
-    fn send(&mut self, outside: &mut Outside, key: SessionKey, offer: &[Vec<u8>]) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        outside.faults.mark(Mark::Scattered, offer.len() > 1);
-        let (outcome, bytes) = outside.send(connection.peer, offer);
-        connection.taken += bytes.len();
-        outside.model.taken(connection.number, &bytes);
-        let number = connection.number;
-        let is_read = self.shard.wants_input(key) || self.shard.has_held(key);
-        let before = self.backlogs();
-        self.shard.sent(outside.now, key, &self.arena, outcome);
-        self.check_evicted(outside, key, &before);
-        self.note_backlog(outside, key);
-        if let SendOutcome::Failed(kind) = outcome {
-            self.send_failed(outside, key, number, kind, is_read);
-        }
-    }
-
-    fn send_failed(
-        &mut self,
-        outside: &mut Outside,
-        key: SessionKey,
-        number: u64,
-        kind: ErrorKind,
-        is_read: bool,
-    ) {
-        // What the peer has sent before it went is read, if anything still is.
-        let is_reset = matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
-        if !is_reset || !is_read {
-            return outside.model.failed(number, kind);
-        }
-        assert!(
-            self.shard.is_broken(key),
-            "session {number} is read to its end"
-        );
-        outside.faults.mark(Mark::Broken, true);
-        outside.model.broken(number);
-        if let Some(connection) = self.connections.get_mut(&key) {
-            connection.is_readable = true;
-            connection.is_read_closed = true;
-        }
-        self.make_ready(key);
     }
 
     /// Tells the model of sessions that the shard has decided to end.

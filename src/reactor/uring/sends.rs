@@ -49,22 +49,34 @@ impl Sends {
         reactor: &mut Reactor<H>,
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        let is_few = reactor.shard.dirty_count() < TOGETHER_MIN;
+        let are_few = reactor.shard.dirty_count() < TOGETHER_MIN;
+        let offered = self.offer_all(ring, reactor, completions, are_few);
+        // Whatever failed: what is queued must not wait until its memory is used again.
+        let submitted = self.submit(ring, completions);
+        offered
+            .and(submitted)
+            .and_then(|()| self.settle(ring, reactor))
+    }
+
+    /// As `flush`, except that what is offered leaves with the next enter, whatever that is for;
+    /// then `hear` and `settle` are to be called. If they `are_few`, they leave one by one and now.
+    pub(super) fn offer_all<H: SessionHandler>(
+        &mut self,
+        ring: &mut Ring,
+        reactor: &mut Reactor<H>,
+        completions: &mut Vec<Completion>,
+        are_few: bool,
+    ) -> io::Result<()> {
         let mut offered = Ok(());
         while offered.is_ok()
             && let Some(key) = reactor.shard.next_dirty()
         {
-            offered = match is_few {
+            offered = match are_few {
                 true => send_alone(ring, reactor, key),
                 false => self.offer(ring, reactor, completions, key),
             };
         }
-        // Whatever failed: what is queued must not wait until its memory is used again.
-        let submitted = self.submit(ring, completions);
-        let settled = self.settle(ring, reactor);
-        offered.and(submitted).and(settled)?;
-        reactor.shard.end_flush();
-        Ok(())
+        offered
     }
 
     fn offer<H: SessionHandler>(
@@ -119,18 +131,24 @@ impl Sends {
         let submitted = ring.submit();
         let before = completions.len();
         ring.take(completions)?;
-        for completion in &completions[before..] {
+        self.hear(&completions[before..]);
+        self.staged.clear();
+        submitted
+    }
+
+    /// What the kernel said of the offers, if it did not take them whole.
+    pub(super) fn hear(&mut self, completions: &[Completion]) {
+        for completion in completions {
             if let About::Send(index) = About::of(completion.user_data)
                 && let Some(offer) = self.offers.get_mut(index)
             {
                 offer.outcome = outcome(completion.result, offer.outcome);
             }
         }
-        self.staged.clear();
-        submitted
     }
 
-    fn settle<H: SessionHandler>(
+    /// Tells the shard what became of the offers, which ends the flush.
+    pub(super) fn settle<H: SessionHandler>(
         &mut self,
         ring: &mut Ring,
         reactor: &mut Reactor<H>,
@@ -141,7 +159,10 @@ impl Sends {
             let awaited = await_room(ring, reactor, key, outcome);
             settled = settled.and(awaited);
         }
-        settled
+        self.staged.clear();
+        settled?;
+        reactor.shard.end_flush();
+        Ok(())
     }
 }
 
@@ -170,9 +191,9 @@ fn queue(
         outcome: SendOutcome::Whole(bytes.len()),
     });
     // SAFETY: `bytes` lie in the arena or in `staged`. Both stay as they are until the flush is
-    // settled, behind `submit`: the arena is borrowed and filled again by reads alone, which come
-    // behind a flush, and `staged` has room reserved, so that it never moves, and is cleared by
-    // `submit` alone.
+    // settled, behind `submit` or `wait`: what was committed to the arena is written to again by
+    // reads of the next turn alone, which come behind that, and `staged` has room reserved, so that
+    // it never moves, and is cleared by `submit` and `settle` alone.
     #[expect(unsafe_code, reason = "see above")]
     unsafe {
         ring.send(socket, bytes, about)
