@@ -194,7 +194,7 @@ counters! {
         backlog_bytes sum Gauge "backlog_bytes" "", "What sessions are owed and their sockets have refused, overhead included.";
         backlog_bytes_max_session max Gauge "backlog_bytes_max_session" "", "The part of backlog_bytes that belongs to the session with the most.";
         accounted_bytes sum Gauge "accounted_bytes" "", "What sessions, topics, subscriptions, backlogs and held input take, by account.";
-        held_bytes sum Gauge "held_bytes" "", "Input that waits for an answer to its CONNECT.";
+        held_bytes sum Gauge "held_bytes" "", "Input that came and waits to be parsed.";
     }
     labelled {
         overload_state Gauge "overload_state" "limit" Overload::NAMES, "Reactors that are at a limit or not well below it yet, by limit.";

@@ -429,7 +429,7 @@ impl<H: SessionHandler> Shard<H> {
         debug_assert!(session.is_none_or(|session| session.closing.is_some()));
     }
 
-    /// The work of this turn is done, and the kernel reads nothing of it any more.
+    /// `end_work` and `void`, where nothing lies between them.
     pub fn end_turn(&mut self, arena: &mut Arena) {
         self.end_work();
         self.void(arena);
@@ -445,7 +445,7 @@ impl<H: SessionHandler> Shard<H> {
         self.budget = Budget::of(&self.limits);
     }
 
-    /// And now they are not: all pieces are void.
+    /// Nothing of this turn is read by the kernel any more: all pieces are void.
     pub fn void(&mut self, arena: &mut Arena) {
         debug_assert!(self.is_settled(), "every dirty session was flushed");
         if let Some(remote) = &mut self.remote {

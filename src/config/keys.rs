@@ -155,7 +155,7 @@ keys! {
     "limits.outbound_total_max" Size limits.outbound_total_max number [64 * K, TIB]
         "all backlogs together; the largest is closed first",
     "limits.held_total_max" Size limits.held_total_max number [64 * K, TIB]
-        "input that waits for an answer to its CONNECT, all sessions together",
+        "input that came and waits to be parsed, all sessions together",
     "limits.subscriptions_per_session_max" Count
         limits.subscriptions_per_session_max number [1, ANY]
         "topics of one session",

@@ -48,7 +48,7 @@ impl<H: SessionHandler> Reactor<H> {
     }
 
     /// Nothing of this turn is read by the kernel any more.
-    pub(super) fn end_turn(&mut self) {
+    pub(super) fn void(&mut self) {
         self.shard.void(&mut self.arena);
     }
 

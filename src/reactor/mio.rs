@@ -139,6 +139,6 @@ impl Engine {
             }
         }
         reactor.end_work();
-        reactor.end_turn();
+        reactor.void();
     }
 }

@@ -136,7 +136,7 @@ impl Engine {
         if let Some(first) = self.offered.take() {
             self.sends.hear(&self.completions[first..]);
             self.sends.settle(&mut self.ring, reactor)?;
-            reactor.end_turn();
+            reactor.void();
         }
         Ok(())
     }
@@ -296,7 +296,7 @@ impl Engine {
         reactor.ended = waiting;
         reactor.end_work();
         if self.offered.is_none() {
-            reactor.end_turn();
+            reactor.void();
         }
         Ok(())
     }
