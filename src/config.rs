@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::outbound::{Bound, SlowConsumer};
+use crate::packet::Extensions;
 
 mod engine;
 mod keys;
@@ -44,6 +45,8 @@ pub struct Config {
     pub busy_poll: Option<Duration>,
     /// `drain_timeout`
     pub drain_timeout: Duration,
+    /// `extensions`
+    pub extensions: Extensions,
     /// The settings of every listener, where it has none of its own.
     pub listener: ListenerConfig,
     /// The bounds of the process.
@@ -121,6 +124,8 @@ pub struct ListenerConfig {
     pub slow_consumer: SlowConsumer,
     /// `listener.outbound_max`
     pub outbound_max: usize,
+    /// `listener.answers_max`
+    pub answers_max: usize,
     /// `listener.progress_timeout`
     pub progress_timeout: Duration,
     /// `listener.pause_max`
@@ -208,6 +213,7 @@ impl Default for Config {
             pin: false,
             busy_poll: None,
             drain_timeout: Duration::from_secs(10),
+            extensions: Extensions::ALL,
             listener: ListenerConfig::default(),
             limits: Limits::default(),
         }
@@ -230,6 +236,8 @@ impl Default for ListenerConfig {
             sndbuf: None,
             slow_consumer: SlowConsumer::Disconnect,
             outbound_max: 8 * MIB,
+            // A thousand requests of 60 topics each, sent at once.
+            answers_max: 64 * KIB,
             progress_timeout: Duration::from_secs(10),
             pause_max: Duration::from_secs(30),
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::packet::Packet;
+use crate::packet::{Hello, Packet};
 use crate::session::{CloseReason, Peer, SessionKey};
 
 /// What happens to a session, as hooks with default bodies that let everything pass.
@@ -31,7 +31,8 @@ use crate::session::{CloseReason, Peer, SessionKey};
 /// # assert_eq!(Guard.on_publish(view, "system/a", b""), Verdict::Discard);
 /// ```
 pub trait SessionHandler: Clone + Send + 'static {
-    /// A CONNECT was read. Its payload is 0 to 255 bytes that the base protocol ignores.
+    /// A CONNECT was read. Its payload is 0 to 255 bytes that the base protocol ignores, or what
+    /// [`ConnectRequest::hello`] makes of them; a malformed one of these is refused before.
     #[inline]
     fn on_connect(&mut self, session: SessionView, request: ConnectRequest<'_>) -> ConnectAnswer {
         let _ = (session, request);
@@ -100,14 +101,21 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct ConnectRequest<'a> {
     payload: &'a [u8],
+    hello: Option<Hello<'a>>,
     key: SessionKey,
     resolver: &'a Resolver,
 }
 
 impl<'a> ConnectRequest<'a> {
-    pub(crate) const fn new(payload: &'a [u8], key: SessionKey, resolver: &'a Resolver) -> Self {
+    pub(crate) const fn new(
+        payload: &'a [u8],
+        hello: Option<Hello<'a>>,
+        key: SessionKey,
+        resolver: &'a Resolver,
+    ) -> Self {
         Self {
             payload,
+            hello,
             key,
             resolver,
         }
@@ -116,6 +124,12 @@ impl<'a> ConnectRequest<'a> {
     /// What the client sent along, 0 to 255 bytes.
     pub const fn payload(&self) -> &'a [u8] {
         self.payload
+    }
+
+    /// What an extended CONNECT asks for, and who it says it comes from; `None` for one of the base
+    /// protocol.
+    pub const fn hello(&self) -> Option<Hello<'a>> {
+        self.hello
     }
 
     /// Puts the answer off: any thread may give it through the ticket. Until then the session is

@@ -15,8 +15,14 @@ use crate::session::SessionKey;
 use crate::sync::{AtomicBool, Consumer, Ordering, Producer, PushError, RingBuffer, fence};
 
 /// Records of runs: each a header of the run's length in bytes, its number of frames (4 bytes each,
-/// little-endian) and its topic's hash (8 bytes), and so many bytes of whole frames.
+/// little-endian) and its topic's hash (8 bytes), and so many bytes of whole frames. Words between
+/// shards are records without frames; see [`Word`].
 pub(crate) type Batch = Vec<u8>;
+
+/// The number of frames of a record that asks whether all before it has been delivered, and of the
+/// one that says so. Both carry the key of the session that wants to know instead of a hash.
+const ASKS: u32 = 0;
+const ANSWERS: u32 = u32::MAX;
 
 /// A batch is handed over when it has grown to this.
 const BATCH_LEN: usize = 64 * 1024;
@@ -205,6 +211,30 @@ impl Mesh {
         }
     }
 
+    /// Asks shard `to`, for the session `key` here, whether it has delivered all before this.
+    pub(crate) fn ask(&mut self, to: usize, key: SessionKey) {
+        self.append_word(to, ASKS, key);
+    }
+
+    /// Answers shard `to` what it has asked for `key` there.
+    pub(crate) fn answer(&mut self, to: usize, key: SessionKey) {
+        self.append_word(to, ANSWERS, key);
+    }
+
+    fn append_word(&mut self, to: usize, word: u32, key: SessionKey) {
+        let Some(outbox) = self.outboxes.get_mut(to).and_then(Option::as_mut) else {
+            return;
+        };
+        if outbox.filling.len() + RECORD_HEADER_LEN > BATCH_LEN {
+            outbox.close_batch();
+        }
+        outbox.filling.extend_from_slice(&0_u32.to_le_bytes());
+        outbox.filling.extend_from_slice(&word.to_le_bytes());
+        outbox
+            .filling
+            .extend_from_slice(&key.to_bits().to_le_bytes());
+    }
+
     /// Hands over what the rings take, rings doorbells, and says which publishers must wait.
     pub(crate) fn hand_over(&mut self) -> HandedOver {
         let mut change = HandedOver::default();
@@ -324,7 +354,25 @@ impl Mesh {
     }
 }
 
+/// What a record without frames says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// The peer asks, for this session of its own, whether all before has been delivered.
+    Asks(SessionKey),
+    /// All that this session here has published to the peer before its ping was delivered.
+    Answers(SessionKey),
+}
+
 impl Record {
+    /// What it says, if it has no frames.
+    pub(crate) fn word(&self) -> Option<Word> {
+        match self.frame_count {
+            ASKS => Some(Word::Asks(SessionKey::of_bits(self.hash))),
+            ANSWERS => Some(Word::Answers(SessionKey::of_bits(self.hash))),
+            _ => None,
+        }
+    }
+
     /// The record that begins at `at`; `None` at the end of the batch.
     pub(crate) fn read(batch: &[u8], at: usize) -> Option<Self> {
         let (len, behind) = batch.get(at..)?.split_first_chunk()?;

@@ -7,7 +7,6 @@
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::pages::Pages;
@@ -16,8 +15,10 @@ use crate::session::SessionKey;
 
 pub mod directory;
 mod name;
+mod topics;
 
 pub(crate) use name::is_same;
+use topics::{Topic, Topics};
 
 /// Topics and sessions, and who is subscribed to what.
 ///
@@ -36,7 +37,7 @@ pub(crate) use name::is_same;
 /// session stands in the topic's list and the topic in the session's.
 #[derive(Debug, Default)]
 pub struct Register {
-    topics: Slab<Topic>,
+    topics: Topics,
     /// The lengths of their names together.
     topic_bytes: usize,
     /// Indices into `topics`, found by the topic's name: the name is stored once.
@@ -46,13 +47,6 @@ pub struct Register {
     links: HashTable<Link>,
     /// Keyed per register, so that nobody can choose topics that collide.
     hasher: RandomState,
-}
-
-#[derive(Debug)]
-struct Topic {
-    /// Its name, and which shards want it. Of a directory's, if the shard is one of several.
-    interest: Interest,
-    subscribers: SmallVec<[SessionKey; 2]>,
 }
 
 /// What a slot's session holds.
@@ -217,14 +211,14 @@ impl Register {
     /// Where a topic is, until subscriptions change.
     #[inline]
     pub(crate) fn find(&self, hash: u64, topic: &[u8]) -> Option<TopicIndex> {
-        let is_it = |&index: &u32| is_same(self.topics[index as usize].interest.topic(), topic);
+        let is_it = |&index: &u32| is_same(self.topics[index].interest.topic(), topic);
         self.names.find(hash, is_it).copied().map(TopicIndex)
     }
 
     /// Whom a message on a topic that was found goes to.
     #[inline]
     pub(crate) fn route_at(&self, TopicIndex(index): TopicIndex) -> Route<'_> {
-        let topic = &self.topics[index as usize];
+        let topic = &self.topics[index];
         Route {
             subscribers: &topic.subscribers,
             interest: &topic.interest,
@@ -250,7 +244,7 @@ impl Register {
     pub fn topics(&self, key: SessionKey) -> impl ExactSizeIterator<Item = &str> {
         let topics = self.holder(key).map_or(&[][..], |holder| &holder.topics);
         topics.iter().map(|&topic| {
-            let name = self.topics[topic as usize].interest.topic();
+            let name = self.topics[topic].interest.topic();
             str::from_utf8(name).expect("topics are subscribed to as text")
         })
     }
@@ -298,7 +292,7 @@ impl Register {
     /// Adds a subscription; false if the session holds it already.
     fn link(&mut self, key: SessionKey, topic: u32) -> bool {
         let holder = self.holders.reach(key.slot() as usize);
-        let subscribers = &mut self.topics[topic as usize].subscribers;
+        let subscribers = &mut self.topics[topic].subscribers;
         let hasher = &self.hasher;
         let entry = self.links.entry(
             hasher.hash_one((topic, key.slot())),
@@ -328,7 +322,7 @@ impl Register {
         let (link, _) = entry.remove();
 
         // The last of each list moves into the gap, so its link's position changes.
-        let subscribers = &mut self.topics[topic as usize].subscribers;
+        let subscribers = &mut self.topics[topic].subscribers;
         subscribers.swap_remove(link.in_topic as usize);
         let moved = subscribers.get(link.in_topic as usize).copied();
         if let Some(moved) = moved {
@@ -340,7 +334,7 @@ impl Register {
         if let Some(moved) = moved {
             self.link_mut(moved, key).in_holder = link.in_holder;
         }
-        if self.topics[topic as usize].subscribers.is_empty() {
+        if self.topics[topic].subscribers.is_empty() {
             orphaned(&self.remove_topic(topic));
         }
         true
@@ -356,10 +350,10 @@ impl Register {
     fn add_topic(&mut self, interest: Interest) -> u32 {
         let hash = self.hash(interest.topic());
         self.topic_bytes += interest.topic().len();
-        let topic = position(self.topics.insert(Topic {
+        let topic = self.topics.insert(Topic {
             interest,
             subscribers: SmallVec::new(),
-        }));
+        });
         let Self {
             topics,
             names,
@@ -367,13 +361,13 @@ impl Register {
             ..
         } = self;
         names.insert_unique(hash, topic, |&topic| {
-            hasher.hash_one(topics[topic as usize].interest.topic())
+            hasher.hash_one(topics[topic].interest.topic())
         });
         topic
     }
 
     fn remove_topic(&mut self, topic: u32) -> Interest {
-        let interest = self.topics.remove(topic as usize).interest;
+        let interest = self.topics.remove(topic).interest;
         let hash = self.hash(interest.topic());
         self.topic_bytes -= interest.topic().len();
         let entry = self.names.find_entry(hash, |&found| found == topic);

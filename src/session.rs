@@ -13,7 +13,14 @@ use thin_vec::ThinVec;
 use crate::deadline::Timestamp;
 use crate::label::labels;
 use crate::outbound::Outbound;
+use crate::packet::Extensions;
 use crate::pages::Pages;
+
+mod extended;
+mod reason;
+
+pub(crate) use extended::{Ahead, Extended};
+pub use reason::CloseReason;
 
 /// The name of a session: a slot, and which of its owners is meant.
 ///
@@ -137,77 +144,6 @@ pub struct SessionInfo {
     pub backlog_bytes: usize,
 }
 
-labels! {
-    /// Why a session ended. Every close has exactly one.
-    pub enum CloseReason {
-        /// The client sent DISCONNECT.
-        ClientDisconnect = "client_disconnect",
-        /// The client ended the stream between two frames.
-        Eof = "eof",
-        /// The client ended the stream inside a frame.
-        EofMidFrame = "eof_mid_frame",
-        /// A frame was not complete within `frame_timeout` of its first byte.
-        FrameTimeout = "frame_timeout",
-        /// No CONNECT within `connect_timeout`.
-        ConnectTimeout = "connect_timeout",
-        /// `error_budget` frames were discarded within `error_window`.
-        ProtocolErrorBudget = "protocol_error_budget",
-        /// The handler refused the CONNECT.
-        AuthFailed = "auth_failed",
-        /// A limit refused the CONNECT: the handler's, or `held_total_max`.
-        LimitConnect = "limit_connect",
-        /// A limit on topics or subscriptions; a base client cannot be told otherwise.
-        LimitSubscriptions = "limit_subscriptions",
-        /// The backlog reached `outbound_max`.
-        SlowConsumerBytes = "slow_consumer_bytes",
-        /// A backlog, and the kernel took nothing of it for `progress_timeout`.
-        SlowConsumerStalled = "slow_consumer_stalled",
-        /// All backlogs together reached `outbound_total_max`, and this was the largest.
-        SlowConsumerEvicted = "slow_consumer_evicted",
-        /// It held its publishers for `pause_max`.
-        SlowConsumerPaused = "slow_consumer_paused",
-        /// The peer reset the connection.
-        Reset = "reset",
-        /// The kernel gave the connection up (`ETIMEDOUT`).
-        WriteTimeout = "write_timeout",
-        /// Any other error of the socket.
-        IoError = "io_error",
-        /// The broker stops.
-        Shutdown = "shutdown",
-        /// No memory for what the session is owed.
-        NoMemory = "no_memory",
-        /// The socket took nothing and said that this was fine.
-        WriteZero = "write_zero",
-    }
-}
-
-impl CloseReason {
-    /// Whether the client simply left, which nobody needs to be told about.
-    pub const fn is_ordinary(self) -> bool {
-        matches!(self, Self::ClientDisconnect | Self::Eof | Self::Shutdown)
-    }
-
-    /// Whether it was slow: its socket is reset, so that the kernel's copy goes at once.
-    pub const fn is_slow(self) -> bool {
-        matches!(
-            self,
-            Self::SlowConsumerBytes
-                | Self::SlowConsumerStalled
-                | Self::SlowConsumerEvicted
-                | Self::SlowConsumerPaused
-        )
-    }
-
-    /// Whether what the session is owed is still offered to its socket once.
-    pub(crate) const fn flushes(self) -> bool {
-        !self.is_slow()
-            && !matches!(
-                self,
-                Self::Reset | Self::WriteTimeout | Self::IoError | Self::NoMemory | Self::WriteZero
-            )
-    }
-}
-
 /// What a connection that does not speak HVLP seems to speak instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
@@ -282,6 +218,8 @@ pub(crate) struct Session {
     /// How many consumers that pause it waits for; not read meanwhile either.
     pub(crate) paused_by: u32,
     pub(crate) outbound: Outbound,
+    /// What it has asked for beyond the base protocol, if anything.
+    pub(crate) extended: Option<Box<Extended>>,
 }
 
 const _: () = assert!(
@@ -308,12 +246,66 @@ impl Session {
             stopped_by: 0,
             paused_by: 0,
             outbound: Outbound::default(),
+            extended: None,
         }
     }
 
-    /// Whether what it publishes waits for somebody, so that it is not read.
-    pub(crate) const fn is_stopped(&self) -> bool {
-        self.stopped_by != 0 || self.paused_by != 0
+    /// Whether all that its socket can be offered is what this turn has brought.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        !self.outbound.blocked && self.outbound.backlog.is_none() && self.extended.is_none()
+    }
+
+    /// Whether an extension is in force.
+    #[inline]
+    pub(crate) fn has(&self, extension: Extensions) -> bool {
+        self.state == SessionState::Connected
+            && self
+                .extended
+                .as_ref()
+                .is_some_and(|extended| extended.extensions.contains(extension))
+    }
+
+    /// Bytes of memory that what it is owed takes, answers included.
+    pub(crate) fn owed_bytes(&self) -> usize {
+        let answers = self.extended.as_ref();
+        let answers = answers.map_or(0, |extended| extended.answers.capacity());
+        self.outbound.backlog_bytes() + answers
+    }
+
+    /// Whether answers wait for the socket.
+    pub(crate) fn has_answers(&self) -> bool {
+        self.extended
+            .as_ref()
+            .is_some_and(|extended| !extended.answers.is_empty())
+    }
+
+    /// What is to go ahead of all else, if anything is.
+    pub(crate) fn ahead(&self) -> Option<&[u8]> {
+        let extended = self.extended.as_ref()?;
+        match extended.ahead {
+            Ahead::Nothing => None,
+            Ahead::Frame => self
+                .outbound
+                .backlog
+                .as_ref()
+                .map(|backlog| backlog.begun()),
+            Ahead::Answers => Some(&extended.answers),
+        }
+    }
+
+    /// Whether it has ended and its last answer is still to be written.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.extended
+            .as_ref()
+            .is_some_and(|extended| extended.is_leaving)
+    }
+
+    /// Whether what it publishes waits for somebody, or its ping does, so that it is not read.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let awaits = self.extended.as_ref();
+        let awaits = awaits.is_some_and(|extended| extended.awaited != 0);
+        self.stopped_by != 0 || self.paused_by != 0 || awaits
     }
 
     /// Whether it holds input that may be parsed.

@@ -18,23 +18,24 @@
 //! list is changed while it is walked.
 
 use std::collections::VecDeque;
-use std::io;
 
 use thin_vec::ThinVec;
 
 use crate::arena::Arena;
 use crate::config::{Config, Limits, ListenerConfig};
 use crate::deadline::Timestamp;
-use crate::handler::{Resolution, Resolver, SessionHandler, SessionView};
-use crate::metrics::{Counters, DropReason, RefuseReason};
+use crate::handler::{Resolution, Resolver, SessionHandler};
+use crate::metrics::{Counters, RefuseReason};
 use crate::outbound::{Bound, Pieces, Spares};
+use crate::packet::Extensions;
 use crate::register::Register;
-use crate::session::{
-    CloseReason, Foreign, ListenerId, Peer, Session, SessionKey, SessionState, Sessions,
-};
+use crate::session::{CloseReason, ListenerId, Peer, Session, SessionKey, SessionState, Sessions};
 
 mod account;
+mod answers;
+mod barrier;
 mod budget;
+mod closing;
 mod deadlines;
 mod drain;
 mod flush;
@@ -49,39 +50,15 @@ mod run;
 
 use account::Account;
 pub use account::Accounts;
+pub use answers::Parting;
 use budget::Budget;
+pub use closing::{Closed, Gone};
 use deadlines::Deadlines;
 pub use flush::{Outgoing, SendOutcome};
 pub(crate) use overload::Overloads;
 pub use pause::PauseChange;
 use pause::Pauses;
 use remote::Remote;
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
-    /// The peer ended its stream, and every byte before was received.
-    Eof,
-    /// The socket failed.
-    Failed(io::ErrorKind),
-}
-
-/// A session that has ended: everything about it is settled but its slot.
-#[derive(Clone, Copy, Debug)]
-pub struct Closed {
-    /// Its key; valid until `reaped`.
-    pub key: SessionKey,
-    /// The number that logs show.
-    pub number: u64,
-    /// Who was at the other end.
-    pub peer: Peer,
-    /// Why.
-    pub reason: CloseReason,
-    /// Deliveries that it was owed and did not get.
-    pub dropped: u64,
-    /// What the peer seems to have spoken, if not HVLP.
-    pub foreign: Option<Foreign>,
-}
 
 /// The sans-I/O state of one reactor.
 #[derive(Debug)]
@@ -94,11 +71,17 @@ pub struct Shard<H> {
     remote: Option<Remote>,
     /// None where nobody asks.
     account: Option<Account>,
+    /// Bit k: what is parsed just now has published to shard k.
+    forwarded: u64,
     handler: H,
     resolver: Resolver,
     limits: Limits,
+    /// What a CONNECT may ask for.
+    extensions: Extensions,
     /// By [`ListenerId`].
     bounds: Box<[Bound]>,
+    /// By [`ListenerId`]: `listener.answers_max`.
+    answers_max: Box<[usize]>,
     register: Register,
     sessions: Sessions,
     pieces: Pieces,
@@ -150,10 +133,13 @@ impl<H: SessionHandler> Shard<H> {
             shard_count: u64::from(count),
             remote: None,
             account: None,
+            forwarded: 0,
             handler,
             resolver,
             limits: config.limits.clone(),
+            extensions: config.extensions,
             bounds: listeners.iter().map(ListenerConfig::bound).collect(),
+            answers_max: listeners.iter().map(|one| one.answers_max).collect(),
             register: Register::new(),
             sessions: Sessions::default(),
             pieces: Pieces::default(),
@@ -225,43 +211,6 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.count_refused(reason, 1);
     }
 
-    /// The stream of `key` has ended.
-    pub fn gone(&mut self, key: SessionKey, gone: Gone) {
-        let Some(session) = self.sessions.get(key) else {
-            return self.count_stale_event();
-        };
-        let (cut, broken) = (!session.remainder.is_empty(), session.outbound.broken);
-        self.close(
-            key,
-            match gone {
-                // Its last deliveries failed before: the end of its stream only followed.
-                Gone::Eof if broken => CloseReason::Reset,
-                Gone::Eof if cut => CloseReason::EofMidFrame,
-                Gone::Eof => CloseReason::Eof,
-                Gone::Failed(io::ErrorKind::TimedOut) => CloseReason::WriteTimeout,
-                Gone::Failed(kind) if is_reset(kind) => CloseReason::Reset,
-                Gone::Failed(io::ErrorKind::WriteZero) => CloseReason::WriteZero,
-                Gone::Failed(io::ErrorKind::OutOfMemory) => CloseReason::NoMemory,
-                Gone::Failed(_) => CloseReason::IoError,
-            },
-        );
-    }
-
-    /// Marks a session to end with this turn. The first reason stays.
-    pub fn close(&mut self, key: SessionKey, reason: CloseReason) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if session.closing.is_some() {
-            return;
-        }
-        session.closing = Some(reason);
-        self.closing.push_back(key);
-        if !reason.flushes() {
-            self.drop_owed(key, DropReason::of_close(reason));
-        }
-    }
-
     /// The answer of a ticket: its session is connected, or closed.
     pub fn resolve(&mut self, resolution: Resolution) {
         let key = resolution.key;
@@ -277,6 +226,7 @@ impl<H: SessionHandler> Shard<H> {
             Ok(()) => {
                 session.state = SessionState::Connected;
                 self.deadlines.connect.disarm(key.slot());
+                self.grant(self.now, key);
                 self.resumed.push(key);
             }
             Err(refusal) => self.close(key, refusal.close_reason()),
@@ -338,6 +288,12 @@ impl<H: SessionHandler> Shard<H> {
                 self.close(key, reason);
             }
         }
+        self.expire_keepalives(now);
+        while let Some(slot) = self.deadlines.farewell.pop_expired(now) {
+            if let Some(key) = self.sessions.key_at(slot) {
+                self.part(key);
+            }
+        }
     }
 
     /// When `expire` is to be called next, if nothing else happens.
@@ -350,45 +306,6 @@ impl<H: SessionHandler> Shard<H> {
     /// to give memory of what they were owed back.
     pub fn has_leftovers(&self) -> bool {
         !self.closing.is_empty() || self.spare_chunks.surplus() > 0
-    }
-
-    /// The next session that has ended. Its subscriptions are gone, what it was still owed is
-    /// counted; its slot stays taken until `reaped`.
-    pub fn next_closed(&mut self) -> Option<Closed> {
-        let key = self.closing.pop_front()?;
-        let session = self.sessions.get(key)?;
-        let reason = session
-            .closing
-            .expect("it is on the list of closing sessions");
-        self.drop_owed(key, DropReason::of_close(reason));
-        self.unsubscribe_all(key);
-        self.end_pause(self.now, key);
-        self.forget_waiting(key);
-        self.deadlines.disarm(key.slot());
-        self.counters.count_closed(reason, 1);
-
-        let session = self.sessions.get_mut(key)?;
-        let remainder = std::mem::take(&mut session.remainder);
-        if std::mem::take(&mut session.holds) {
-            self.held_total -= remainder.len();
-        }
-        let Session {
-            number,
-            peer,
-            foreign,
-            dropped,
-            ..
-        } = *session;
-        self.keep_spare(remainder);
-        self.handler.on_close(SessionView { number, peer }, reason);
-        Some(Closed {
-            key,
-            number,
-            peer,
-            reason,
-            dropped,
-            foreign,
-        })
     }
 
     /// Whether the session holds input that is to be parsed before its socket is read again: its
@@ -421,12 +338,6 @@ impl<H: SessionHandler> Shard<H> {
         self.sessions.remove(key);
         self.counters.sessions_opened -= 1;
         self.refuse(reason);
-    }
-
-    /// Nothing of the connection is in flight any more: the slot is free from the next turn on.
-    pub fn reaped(&mut self, key: SessionKey) {
-        let session = self.sessions.remove(key);
-        debug_assert!(session.is_none_or(|session| session.closing.is_some()));
     }
 
     /// `end_work` and `void`, where nothing lies between them.
@@ -469,9 +380,3 @@ impl<H: SessionHandler> Shard<H> {
 
 /// A remainder is at most 256 bytes; allocators round up.
 const SPARE_LEN_MAX: usize = 512;
-
-/// Whether the peer has cut the connection, however the kernel says so.
-const fn is_reset(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
-}

@@ -77,7 +77,9 @@ fn every_command_line_of_the_client_is_understood() {
 /// Frames stand between back quotes, as bytes in hexadecimal.
 #[test]
 fn every_frame_that_is_shown_is_a_conformance_vector() {
-    let vectors = fs::read_to_string(root().join("tests/vectors/protocol.json")).unwrap();
+    let vectors = ["protocol.json", "extensions.json"]
+        .map(|file| fs::read_to_string(root().join("tests/vectors").join(file)).unwrap())
+        .concat();
     let page = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
     let text = readme() + &page;
     let is_byte = |word: &str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
@@ -88,7 +90,7 @@ fn every_frame_that_is_shown_is_a_conformance_vector() {
     for frame in frames {
         assert!(
             vectors.contains(&format!("\"bytes\": \"{}\"", frame.to_lowercase())),
-            "tests/vectors/protocol.json: add a case for {frame}"
+            "tests/vectors/: add a case for {frame} to protocol.json or extensions.json"
         );
     }
 }

@@ -27,7 +27,14 @@ mod support;
 use support::memory::World;
 use support::{DEADLINE, Peer, TestBroker, spawn, wire};
 
-const FILES: [&str; 5] = ["frames", "budget", "states", "scripts", "time"];
+const FILES: [&str; 6] = [
+    "frames",
+    "budget",
+    "states",
+    "scripts",
+    "time",
+    "extensions",
+];
 
 struct Case {
     name: String,
@@ -90,6 +97,10 @@ fn run_in_memory(case: &Case, steps: Vec<Step>, how: &str) {
             Step::End(who) => world.eof(keys[&who]),
             Step::Pass(time) => world.pass(time),
         }
+        world.turn();
+    }
+    // Last words take a turn more.
+    while world.has_more() {
         world.turn();
     }
     for (who, connection) in case.connections.iter().enumerate() {

@@ -91,7 +91,7 @@ impl World {
             let len = match self.shard.outgoing(now, key, &self.arena) {
                 Outgoing::Run(piece) => piece.len(),
                 Outgoing::Scattered(pieces) => pieces.map(Piece::len).sum(),
-                Outgoing::Backlog(_) | Outgoing::Nothing => continue,
+                Outgoing::Ahead(_) | Outgoing::Backlog(_) | Outgoing::Nothing => continue,
             };
             let whole = SendOutcome::Whole(len);
             self.shard.sent(now, key, &self.arena, whole);

@@ -282,6 +282,7 @@ impl World {
             match shard.outgoing(self.now, key, arena) {
                 Outgoing::Nothing => continue,
                 Outgoing::Run(piece) => offer.extend_from_slice(arena.bytes(piece)),
+                Outgoing::Ahead(bytes) => offer.extend_from_slice(bytes),
                 Outgoing::Scattered(pieces) => {
                     pieces.for_each(|piece| offer.extend_from_slice(arena.bytes(piece)));
                 }

@@ -89,6 +89,7 @@ impl Node {
                 Outgoing::Scattered(pieces) => pieces
                     .flat_map(|piece| self.arena.bytes(piece).to_vec())
                     .collect(),
+                Outgoing::Ahead(bytes) => bytes.to_vec(),
                 Outgoing::Backlog(_) | Outgoing::Nothing => unreachable!("the socket takes all"),
             };
             let outcome = SendOutcome::Whole(bytes.len());

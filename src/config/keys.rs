@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use crate::address::AddressError;
 use crate::config::{Config, EngineKind, KIB, REACTORS_MAX};
 use crate::outbound::SlowConsumer;
+use crate::packet::Extensions;
 
 /// One row of the table of keys.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,8 @@ pub enum Unit {
     Policy,
     /// An [`EngineKind`] by its name.
     Engine,
+    /// [`Extensions`] by their names, joined by `+`; `none`.
+    Extensions,
 }
 
 /// Declares [`KEYS`]. Durations are held in nanoseconds while they are checked.
@@ -77,6 +80,10 @@ macro_rules! engine {
     (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
     (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = EngineKind::ALL[to_usize($v)] };
 }
+macro_rules! extensions {
+    (get $c:ident $($f:ident).+) => { Some(u64::from($c.$($f).+.bits())) };
+    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = to_extensions($v) };
+}
 macro_rules! policy {
     (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
     (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = SlowConsumer::ALL[to_usize($v)] };
@@ -92,6 +99,10 @@ macro_rules! optional_time {
 
 fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn to_extensions(bits: u64) -> Extensions {
+    Extensions::from_bits(u8::try_from(bits).unwrap_or(0))
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -118,6 +129,8 @@ keys! {
         "look for events this long before sleeping: saves the wake-up, burns the core",
     "drain_timeout" Duration drain_timeout time [MICROSECOND, DAY]
         "how long a stop may take to write what sessions are owed",
+    "extensions" Extensions extensions extensions [0, Extensions::ALL.bits() as u64]
+        "what CONNECT may ask for beyond the base protocol; who does not ask never notices",
     "listener.backlog" Count listener.backlog number [1, 65_535]
         "connections that wait in the kernel to be accepted",
     "listener.connect_timeout" Duration listener.connect_timeout time [MICROSECOND, DAY]
@@ -139,6 +152,8 @@ keys! {
         "at outbound_max: disconnect, drop_newest, drop_oldest, conflate (each topic's newest) or pause",
     "listener.outbound_max" Size listener.outbound_max number [64 * K, TIB]
         "what one session may be owed, overhead included; at it slow_consumer applies",
+    "listener.answers_max" Size listener.answers_max number [4 * K, 1 << 30]
+        "answers that one session has not read, for who asked for any; at it the session is closed",
     "listener.progress_timeout" Duration listener.progress_timeout time [MICROSECOND, DAY]
         "a backlog of which the kernel takes nothing for this long closes the session",
     "listener.pause_max" Duration listener.pause_max time [MICROSECOND, DAY]
@@ -208,6 +223,7 @@ impl Unit {
             Self::Flag => (value == 1).to_string(),
             Self::Policy => SlowConsumer::NAMES[to_usize(value)].into(),
             Self::Engine => EngineKind::NAMES[to_usize(value)].into(),
+            Self::Extensions => to_extensions(value).to_string(),
             Self::Size => match value {
                 _ if value.is_multiple_of(1 << 30) => format!("{}GiB", value >> 30),
                 _ if value.is_multiple_of(1 << 20) => format!("{}MiB", value >> 20),
@@ -229,6 +245,11 @@ impl Unit {
             Self::Flag => text.parse::<bool>().ok().map(u64::from),
             Self::Policy => position(&SlowConsumer::NAMES, text),
             Self::Engine => position(&EngineKind::NAMES, text),
+            Self::Extensions => {
+                let sets = (0..=Extensions::ALL.bits()).map(Extensions::from_bits);
+                let mut named = sets.filter(|set| set.to_string() == text);
+                named.next().map(|set| u64::from(set.bits()))
+            }
             Self::Size if has_unit => text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
             Self::Duration if has_unit => humantime::parse_duration(text).ok().map(nanos),
             Self::Size | Self::Duration => None,
@@ -241,6 +262,7 @@ impl Unit {
             Self::Flag => "true or false",
             Self::Policy => "disconnect, drop_newest, drop_oldest, conflate or pause",
             Self::Engine => "auto, mio or uring",
+            Self::Extensions => "some of ack+echo+wild, or none",
             Self::Size => "bytes with their unit, such as 64KiB or 8MiB",
             Self::Duration => "a time with its unit, such as 10s or 250ms",
         }

@@ -281,6 +281,20 @@ impl Backlog {
         before - self.frames
     }
 
+    /// The rest of the frame whose beginning was written, if there is one.
+    pub(crate) fn begun(&self) -> &[u8] {
+        let front = self.chunks.front();
+        front.map_or(&[], |chunk| &chunk.bytes[chunk.taken..][..self.begun])
+    }
+
+    /// Drops all but the frame under way; returns how many frames.
+    pub(crate) fn discard_unbegun(&mut self, spares: &mut Spares) -> u64 {
+        let before = self.frames();
+        self.latest = None;
+        while self.displace(spares) > 0 {}
+        before - self.frames()
+    }
+
     /// Drops all of it; returns how many frames.
     pub fn discard(self, spares: &mut Spares) -> u64 {
         let frames = self.frames();

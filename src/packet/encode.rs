@@ -88,6 +88,14 @@ impl FrameBuf {
         }
     }
 
+    /// Adds payload bytes.
+    pub(super) fn extend(&mut self, more: &[u8]) -> Result<(), EncodeError> {
+        let payload_len = self.len.saturating_sub(HEADER_LEN);
+        let len = payload_len.saturating_add(more.len());
+        let too_long = EncodeError::PayloadTooLong { len };
+        self.append(more).ok_or(too_long)
+    }
+
     /// Header and payload, as they go on the wire.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
@@ -240,6 +248,8 @@ pub enum EncodeError {
         /// That packet's id.
         id: u8,
     },
+    /// A secret, and nobody whose it is.
+    SecretWithoutUser,
     /// An `Unknown` packet with an id that has a meaning.
     KnownId {
         /// That id.
@@ -274,6 +284,7 @@ impl fmt::Display for EncodeError {
                 TOPIC_LEN_MAX.saturating_sub(topic_len)
             ),
             Self::NotAList { id } => write!(f, "a packet with id {id} has no list of topics"),
+            Self::SecretWithoutUser => f.write_str("a secret needs the user that it belongs to"),
             Self::KnownId { id } => write!(f, "id {id} is not unknown: use its own packet"),
         }
     }

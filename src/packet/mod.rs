@@ -26,10 +26,12 @@ use core::fmt;
 
 mod encode;
 mod frame;
+mod hello;
 mod topics;
 
 pub use encode::{EncodeError, FrameBuf};
 pub use frame::Frame;
+pub use hello::{Answer, Extensions, Hello, MAGIC, MalformedHello, Reason, Status};
 pub use topics::Topics;
 
 /// Bytes before the payload: id and length.

@@ -56,10 +56,10 @@ impl fmt::Debug for Topics<'_> {
 }
 
 /// A protocol string without its length byte, and what follows it.
-type SplitString<'a> = Option<(&'a [u8], &'a [u8])>;
+pub(super) type SplitString<'a> = Option<(&'a [u8], &'a [u8])>;
 
 /// Splits a protocol string off the front: a length byte and as many bytes. `None` at the end.
-fn split_string(input: &[u8]) -> Result<SplitString<'_>, PacketError> {
+pub(super) fn split_string(input: &[u8]) -> Result<SplitString<'_>, PacketError> {
     let Some((&len, rest)) = input.split_first() else {
         return Ok(None);
     };

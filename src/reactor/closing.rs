@@ -9,7 +9,7 @@ use crate::reactor::connections::Connection;
 use crate::reactor::turn::Reactor;
 use crate::reactor::{Command, is_empty};
 use crate::session::{CloseReason, SessionKey};
-use crate::shard::Closed;
+use crate::shard::{Closed, Parting};
 
 /// Closing a socket frees what is in its queue, for a slow consumer a tenth of a millisecond. Those
 /// who stalled together are closed together, by the thousand, and nobody else is to wait for all of
@@ -67,15 +67,11 @@ impl<H: SessionHandler> Reactor<H> {
         let Some(connection) = self.connections.get_mut(key) else {
             return self.shard.reaped(key);
         };
-        if closed.reason.is_slow() {
+        if closed.parting == Parting::Reset {
             connection.transport.reset_on_close();
         }
-        let is_farewell = matches!(
-            closed.reason,
-            CloseReason::ClientDisconnect | CloseReason::Shutdown
-        );
         // What is in a pipe stays there.
-        if !is_farewell || connection.transport.pipe().is_some() {
+        if closed.parting != Parting::Lingering || connection.transport.pipe().is_some() {
             return self.ended.push(key);
         }
         connection.transport.shut_down_writing();
@@ -84,7 +80,9 @@ impl<H: SessionHandler> Reactor<H> {
         let wait = match self.discard_input(key) {
             Ok(1..) => LINGER,
             // Who sent DISCONNECT sends no more; whom we leave may be about to.
-            Err(error) if is_empty(&error) && closed.reason == CloseReason::Shutdown => FAREWELL,
+            Err(error) if is_empty(&error) && closed.reason != CloseReason::ClientDisconnect => {
+                FAREWELL
+            }
             _ => return self.ended.push(key),
         };
         let due = self.now + wait;

@@ -371,6 +371,7 @@ impl<H: SessionHandler> Reactor<H> {
         let outcome = match self.shard.outgoing(self.now, key, &self.arena) {
             Outgoing::Nothing => return None,
             Outgoing::Run(piece) => transport.send(self.arena.bytes(piece)),
+            Outgoing::Ahead(bytes) => transport.send(bytes),
             Outgoing::Scattered(pieces) => self
                 .staging
                 .send(transport, pieces.map(|piece| self.arena.bytes(piece))),

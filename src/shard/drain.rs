@@ -35,11 +35,12 @@ impl<H: SessionHandler> Shard<H> {
         let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close(key, CloseReason::Shutdown);
+            self.part(key);
         }
     }
 
     pub(super) fn close_if_drained(&mut self, key: SessionKey) {
-        let drained = |session: &Session| session.outbound.owed() == 0;
+        let drained = |session: &Session| session.outbound.owed() == 0 && !session.has_answers();
         if self.ending && self.sessions.get(key).is_some_and(drained) {
             self.close(key, CloseReason::Shutdown);
         }

@@ -9,11 +9,12 @@ use crate::handler::SessionHandler;
 use crate::metrics::DropReason;
 use crate::outbound::{Backlog, Refused, SlowConsumer};
 use crate::session::{CloseReason, Session, SessionKey};
-use crate::shard::{Gone, Shard, is_reset};
+use crate::shard::closing::is_reset;
+use crate::shard::{Gone, Shard};
 
 /// What one send is to offer to a session's socket.
 #[derive(Debug)]
-pub enum Outgoing<P, B> {
+pub enum Outgoing<'a, P, B> {
     /// One stretch, sent from where it lies.
     Run(Piece),
     /// Several stretches, oldest first.
@@ -21,6 +22,9 @@ pub enum Outgoing<P, B> {
     /// What the socket refused before, in stretches of up to 64 KiB, oldest first. It need not be
     /// offered whole.
     Backlog(B),
+    /// Answers, or the rest of a frame in front of them, by a send of their own. What else the
+    /// session is owed has another turn in the same flush.
+    Ahead(&'a [u8]),
     /// Nothing now: the socket is full, or the session has just been closed.
     Nothing,
 }
@@ -124,19 +128,18 @@ impl<H: SessionHandler> Shard<H> {
         now: Timestamp,
         key: SessionKey,
         arena: &Arena,
-    ) -> Outgoing<impl Iterator<Item = Piece> + 'a, impl Iterator<Item = &'a [u8]> + 'a> {
-        let behind = self.sessions.get(key).is_some_and(|session| {
-            session.outbound.has_pieces()
-                && (session.outbound.blocked || session.outbound.backlog.is_some())
-        });
-        if behind {
-            self.keep_rest(now, key, arena, 0);
-        }
-        let has_backlog = |session: &Session| session.outbound.backlog.is_some();
-        if self.sessions.get(key).is_some_and(has_backlog) {
-            return self.frozen(key).map_or(Outgoing::Nothing, |backlog| {
-                Outgoing::Backlog(backlog.chunks())
-            });
+    ) -> Outgoing<'a, impl Iterator<Item = Piece> + 'a, impl Iterator<Item = &'a [u8]> + 'a> {
+        if !self.sessions.get(key).is_some_and(Session::is_plain) {
+            self.keep_behind(now, key, arena);
+            if self.begins_ahead(key) {
+                let ahead = self.sessions.get(key).and_then(Session::ahead);
+                return ahead.map_or(Outgoing::Nothing, Outgoing::Ahead);
+            }
+            if self.has_backlog(key) {
+                return self.frozen(key).map_or(Outgoing::Nothing, |backlog| {
+                    Outgoing::Backlog(backlog.chunks())
+                });
+            }
         }
         let Some(session) = self.sessions.get(key) else {
             return Outgoing::Nothing;
@@ -150,6 +153,22 @@ impl<H: SessionHandler> Shard<H> {
             Some(only) if pieces.peek().is_none() => Outgoing::Run(only),
             Some(_) => Outgoing::Scattered(session.outbound.pieces(&self.pieces)),
         }
+    }
+
+    /// What this turn brought goes behind what was refused before.
+    fn keep_behind(&mut self, now: Timestamp, key: SessionKey, arena: &Arena) {
+        let is_behind = |session: &Session| {
+            let outbound = &session.outbound;
+            outbound.has_pieces() && (outbound.blocked || outbound.backlog.is_some())
+        };
+        if self.sessions.get(key).is_some_and(is_behind) {
+            self.keep_rest(now, key, arena, 0);
+        }
+    }
+
+    fn has_backlog(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.outbound.backlog.is_some())
     }
 
     /// The backlog as it is offered, from now on unchanged; none while the socket is full.
@@ -181,15 +200,25 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.short_sends += u64::from(!whole);
         self.counters.bytes_out += taken as u64;
         session.outbound.blocked = !whole;
-        if session.outbound.backlog.is_some() {
-            self.advance_backlog(now, key, taken);
-        } else if whole {
+        if session.is_plain() {
             // A complete send settles everything at once: no header is walked.
             self.counters.deliveries_written += session.outbound.take_pieces();
+        } else if self.advance_ahead(now, key, taken) {
+            return;
+        } else if self.has_backlog(key) {
+            self.advance_backlog(now, key, taken);
+        } else if whole {
+            self.settle_pieces(key);
         } else {
             self.keep_rest(now, key, arena, taken);
         }
         self.close_if_drained(key);
+    }
+
+    fn settle_pieces(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.counters.deliveries_written += session.outbound.take_pieces();
+        }
     }
 
     /// After a reset the kernel still hands out what the peer had sent before: that is read first.
@@ -198,6 +227,7 @@ impl<H: SessionHandler> Shard<H> {
             return self.gone(key, Gone::Failed(kind));
         }
         self.drop_owed(key, DropReason::SessionGone);
+        self.drop_answers(key);
         self.deadlines.progress.disarm(key.slot());
         if let Some(session) = self.sessions.get_mut(key) {
             session.outbound.broken = true;
@@ -213,7 +243,7 @@ impl<H: SessionHandler> Shard<H> {
             .is_some_and(|session| session.outbound.broken)
     }
 
-    fn advance_backlog(&mut self, now: Timestamp, key: SessionKey, taken: usize) {
+    pub(super) fn advance_backlog(&mut self, now: Timestamp, key: SessionKey, taken: usize) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -283,13 +313,10 @@ impl<H: SessionHandler> Shard<H> {
     /// Closes the sessions with the largest backlogs until all together take `target` bytes. What
     /// belongs to sessions that are leaving counts as gone: this turn offers it a last time.
     pub(super) fn evict(&mut self, target: usize) {
-        let backlogs = self.sessions.iter().map(|(key, session)| {
-            (
-                session.outbound.backlog_bytes(),
-                key,
-                session.closing.is_some(),
-            )
-        });
+        let backlogs = self
+            .sessions
+            .iter()
+            .map(|(key, session)| (session.owed_bytes(), key, session.closing.is_some()));
         let (leaving, mut staying): (Vec<_>, Vec<_>) = backlogs
             .filter(|(bytes, ..)| *bytes > 0)
             .partition(|(.., is_leaving)| *is_leaving);
@@ -315,6 +342,24 @@ impl<H: SessionHandler> Shard<H> {
         self.count_dropped(key, reason, frames);
     }
 
+    /// As `drop_owed`, but a frame that has begun is completed.
+    pub(super) fn drop_unbegun(&mut self, key: SessionKey, reason: DropReason) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let outbound = &mut session.outbound;
+        let before = outbound.backlog_bytes();
+        let mut frames = outbound.take_pieces();
+        if let Some(backlog) = &mut outbound.backlog {
+            frames += backlog.discard_unbegun(&mut self.spare_chunks);
+            if backlog.is_empty() {
+                outbound.backlog = None;
+            }
+        }
+        self.backlog_total = self.backlog_total + outbound.backlog_bytes() - before;
+        self.count_dropped(key, reason, frames);
+    }
+
     /// Every delivery that is dropped passes here.
     pub(super) fn count_dropped(&mut self, key: SessionKey, reason: DropReason, frames: u64) {
         self.counters.count_dropped(reason, frames);
@@ -323,7 +368,7 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
-    fn mark_dirty(&mut self, key: SessionKey) {
+    pub(super) fn mark_dirty(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key)
             && !session.outbound.dirty
         {

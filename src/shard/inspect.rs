@@ -19,7 +19,7 @@ impl<H: SessionHandler> Shard<H> {
             ..self.counters.clone()
         };
         for (_, session) in self.sessions.iter() {
-            let backlog = session.outbound.backlog_bytes() as u64;
+            let backlog = session.owed_bytes() as u64;
             counters.deliveries_owed += session.outbound.owed();
             counters.backlog_bytes_max_session = counters.backlog_bytes_max_session.max(backlog);
             counters.publishers_paused += u64::from(session.is_stopped());
@@ -61,7 +61,7 @@ impl<H: SessionHandler> Shard<H> {
                 frames_in: session.frames_in,
                 deliveries: session.deliveries,
                 owed: session.outbound.owed(),
-                backlog_bytes: session.outbound.backlog_bytes(),
+                backlog_bytes: session.owed_bytes(),
             };
             (key, info)
         })

@@ -4,7 +4,7 @@ use crate::arena::Piece;
 use crate::deadline::Timestamp;
 use crate::handler::{SessionHandler, SessionView, Verdict};
 use crate::metrics::{DiscardCause, DropReason};
-use crate::packet::{HEADER_LEN, Packet, id};
+use crate::packet::{Extensions, HEADER_LEN, Packet, id};
 use crate::register::{TopicIndex, is_same};
 use crate::session::{CloseReason, SessionKey, SessionState};
 use crate::shard::Shard;
@@ -32,7 +32,7 @@ impl Origin {
 /// What the parser does after a frame.
 pub(super) enum Next {
     Go,
-    /// The session waits for the handler's answer; the rest is held.
+    /// The session waits for an answer, of the handler or of other shards; the rest is held.
     Hold,
     /// The session has ended; the rest is not executed.
     Stop,
@@ -108,8 +108,12 @@ impl<H: SessionHandler> Shard<H> {
             }
         }
         self.end_run(key, piece, bytes, &mut run);
+        let forwarded = std::mem::take(&mut self.forwarded);
         if let Some(session) = self.sessions.get_mut(key) {
             session.frames_in += self.counters.frames_read - frames_before;
+            if let Some(extended) = &mut session.extended {
+                extended.published_to |= forwarded;
+            }
         }
         (at, next)
     }
@@ -195,6 +199,7 @@ impl<H: SessionHandler> Shard<H> {
         };
         if others != 0 {
             self.forward(others, publisher, run.hash, &bytes[run.start..run.end]);
+            self.forwarded |= others;
             self.hold_for_others(publisher, run.hash);
         }
         let matched = run.found.map_or(0, |found| {
@@ -218,6 +223,13 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
+    /// Whether a session gets its own messages too.
+    #[cold]
+    fn has_echo(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.has(Extensions::ECHO))
+    }
+
     /// Gives a run to everyone here who wants it, except its publisher; returns how many deliveries
     /// that are.
     #[inline]
@@ -232,7 +244,7 @@ impl<H: SessionHandler> Shard<H> {
         let mut starved = Vec::new();
         let publisher = origin.publisher();
         for &subscriber in self.register.route_at(topic).subscribers() {
-            if Some(subscriber) == publisher {
+            if Some(subscriber) == publisher && !self.has_echo(subscriber) {
                 continue;
             }
             let Some(session) = self.sessions.get_mut(subscriber) else {

@@ -230,6 +230,9 @@ impl<H: SessionHandler> Shard<H> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if let Some(extended) = &mut session.extended {
+            extended.heard = now;
+        }
         // Held input is not a frame that the peer has yet to complete.
         if !session.remainder.is_empty() && !session.holds && !self.draining {
             let listener = session.listener;

@@ -44,6 +44,9 @@ impl<H: SessionHandler> Shard<H> {
             self.counters.receives += 1;
             self.counters.bytes_in += (piece.len() - remainder.len()) as u64;
         }
+        if let Some(extended) = &mut session.extended {
+            extended.heard = now;
+        }
         let begun = !was_held && !remainder.is_empty();
         self.keep_spare(remainder);
         self.note_foreign(key, arena.bytes(piece));
@@ -121,10 +124,20 @@ impl<H: SessionHandler> Shard<H> {
         session.remainder = buffer;
     }
 
-    /// Keeps the rest of a receive until the handler has answered; the session is not read further.
+    /// Keeps the rest of a receive until the handler has answered, or all shards have; the session
+    /// is not read further.
     fn hold(&mut self, key: SessionKey, rest: &[u8]) {
         if !self.try_hold(key, rest) {
+            self.end_without_room(key);
+        }
+    }
+
+    /// There is no room for input of a session that is not read.
+    fn end_without_room(&mut self, key: SessionKey) {
+        if self.is_verifying(key) {
             self.refuse_connect(key);
+        } else {
+            self.close(key, CloseReason::NoMemory);
         }
     }
 
@@ -145,10 +158,8 @@ impl<H: SessionHandler> Shard<H> {
         let has_room = self.held_total + len <= self.limits.held_total_max;
         if has_room {
             self.held_total += len;
-        } else if self.is_verifying(key) {
-            self.refuse_connect(key);
         } else {
-            self.close(key, CloseReason::NoMemory);
+            self.end_without_room(key);
         }
         has_room
     }
@@ -159,7 +170,6 @@ impl<H: SessionHandler> Shard<H> {
         self.held_total -= len;
     }
 
-    #[cfg(all(feature = "uring", target_os = "linux"))]
     fn is_verifying(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| session.state == SessionState::Verifying)

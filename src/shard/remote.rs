@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
-use crate::mesh::{Batch, Mesh, Position, Record};
+use crate::mesh::{Batch, Mesh, Position, Record, Word};
 use crate::outbound::whole_frames;
 use crate::packet::Frame;
 use crate::register::Register;
@@ -160,6 +160,11 @@ impl<H: SessionHandler> Shard<H> {
                 }
                 break;
             }
+            if let Some(word) = record.word() {
+                self.take_word(from, word);
+                position.record = record.frames.end;
+                continue;
+            }
             let start = record.frames.start + position.skip;
             let end = start + self.deliver_run(from, piece, bytes, &record, start);
             position = match end < record.frames.end {
@@ -174,6 +179,14 @@ impl<H: SessionHandler> Shard<H> {
             };
         }
         Some(bytes.len())
+    }
+
+    fn take_word(&mut self, from: usize, word: Word) {
+        match (word, &mut self.remote) {
+            (Word::Asks(key), Some(remote)) => remote.mesh.answer(from, key),
+            (Word::Answers(key), _) => self.barrier_passed(from, key),
+            (Word::Asks(_), None) => {}
+        }
     }
 
     /// Gives a record's frames from `start` on to those who want them: as many as the turn has

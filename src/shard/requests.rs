@@ -3,11 +3,38 @@
 use crate::deadline::Timestamp;
 use crate::handler::{ConnectAnswer, ConnectRequest, SessionHandler, SessionView, Verdict};
 use crate::metrics::DiscardCause;
-use crate::packet::{Frame, Packet, Topics, id};
+use crate::packet::{
+    Answer, Extensions, Frame, Hello, PAYLOAD_LEN_MAX, Packet, Status, Topics, id,
+};
 use crate::register::directory::Interest;
-use crate::session::{CloseReason, SessionKey, SessionState};
+use crate::session::{CloseReason, Extended, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::parse::Next;
+
+/// The statuses of a request, one for each topic: as many as a frame has room for.
+struct Statuses {
+    bytes: [u8; PAYLOAD_LEN_MAX],
+    len: usize,
+}
+
+impl Statuses {
+    const fn none() -> Self {
+        Self {
+            bytes: [0; PAYLOAD_LEN_MAX],
+            len: 0,
+        }
+    }
+
+    const fn push(&mut self, status: Status) {
+        // A topic takes at least its length byte, so there are no more of them.
+        self.bytes[self.len] = status.byte();
+        self.len += 1;
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
 
 impl<H: SessionHandler> Shard<H> {
     /// Everything but a well-formed PUBLISH of a connected session.
@@ -23,15 +50,18 @@ impl<H: SessionHandler> Shard<H> {
             Ok(packet @ (Packet::Connect { .. } | Packet::Disconnect { .. })) => packet,
             _ if !connected => return self.discard(now, key, DiscardCause::BeforeConnect),
             Ok(packet) => packet,
-            Err(error) => return self.discard(now, key, error.into()),
+            Err(error) => {
+                self.answer_list(key, frame.id(), &[Status::Malformed.byte()]);
+                return self.discard(now, key, error.into());
+            }
         };
         if connected && self.handler.on_packet(view, &packet) == Verdict::Discard {
-            return self.discard(now, key, DiscardCause::Denied);
+            return self.deny(now, key, &packet);
         }
         match packet {
             Packet::Connect { payload } => {
                 self.counters.count_accepted(id::CONNECT, 1);
-                self.connect(key, view, payload)
+                self.connect(now, key, view, payload)
             }
             Packet::Disconnect { .. } => {
                 self.counters.count_accepted(id::DISCONNECT, 1);
@@ -39,18 +69,7 @@ impl<H: SessionHandler> Shard<H> {
                 Next::Stop
             }
             Packet::Subscribe { topics } => self.subscribe(now, key, view, topics),
-            Packet::Unsubscribe { topics } => {
-                self.counters.count_accepted(id::UNSUBSCRIBE, 1);
-                for topic in topics {
-                    self.budget.spend_frames(1);
-                    self.handler.on_unsubscribe(view, topic);
-                    let remote = self.remote.as_ref();
-                    self.register.unsubscribe_with(key, topic, |orphan| {
-                        remote.iter().for_each(|remote| remote.leave(orphan));
-                    });
-                }
-                Next::Go
-            }
+            Packet::Unsubscribe { topics } => self.unsubscribe(key, view, topics),
             // Of PUBLISH packets none comes here: `Step` takes all that have a meaning.
             Packet::Unknown { .. } | Packet::Publish { .. } => {
                 self.discard(now, key, DiscardCause::UnknownId)
@@ -58,11 +77,26 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
-    fn connect(&mut self, key: SessionKey, view: SessionView, payload: &[u8]) -> Next {
+    fn connect(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        view: SessionView,
+        payload: &[u8],
+    ) -> Next {
         if self.is_connected(key) {
             return Next::Go;
         }
-        let request = ConnectRequest::new(payload, key, &self.resolver);
+        let hello = Hello::parse(payload);
+        if let (Some(hello), Some(session)) = (&hello, self.sessions.get_mut(key)) {
+            let asked = hello.as_ref().copied().unwrap_or_default();
+            session.extended = Some(Box::new(Extended::of(&asked)));
+        }
+        let Ok(hello) = hello.transpose() else {
+            self.close(key, CloseReason::HelloMalformed);
+            return Next::Stop;
+        };
+        let request = ConnectRequest::new(payload, hello, key, &self.resolver);
         let answer = self.handler.on_connect(view, request);
         let Some(session) = self.sessions.get_mut(key) else {
             return Next::Stop;
@@ -71,6 +105,7 @@ impl<H: SessionHandler> Shard<H> {
             ConnectAnswer::Accept => {
                 session.state = SessionState::Connected;
                 self.deadlines.connect.disarm(key.slot());
+                self.grant(now, key);
                 Next::Go
             }
             ConnectAnswer::Refuse(refusal) => {
@@ -84,8 +119,8 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
-    /// Adds all topics of a list, as a set; beyond a limit the session is closed, because a base
-    /// client could not be told otherwise.
+    /// Adds all topics of a list, as a set. Beyond a limit a session without answers is closed,
+    /// because a base client could not be told otherwise.
     fn subscribe(
         &mut self,
         now: Timestamp,
@@ -93,15 +128,22 @@ impl<H: SessionHandler> Shard<H> {
         view: SessionView,
         topics: Topics<'_>,
     ) -> Next {
+        let is_answered = self.is_answered(key);
+        let mut statuses = Statuses::none();
         let (mut granted, mut denied) = (0, 0);
         for topic in topics {
             self.budget.spend_frames(1);
             if self.handler.on_subscribe(view, topic) == Verdict::Discard {
                 denied += 1;
+                statuses.push(Status::NotAuthorised);
                 continue;
             }
             granted += 1;
             if self.is_at_subscription_limit(key, topic) {
+                if is_answered {
+                    statuses.push(Status::Limit);
+                    continue;
+                }
                 self.counters.count_accepted(id::SUBSCRIBE, 1);
                 self.close(key, CloseReason::LimitSubscriptions);
                 return Next::Stop;
@@ -112,12 +154,78 @@ impl<H: SessionHandler> Shard<H> {
                     Some(remote) => remote.join(name),
                     None => Interest::alone(name),
                 });
+            statuses.push(Status::Ok);
         }
+        self.answer_list(key, id::SUBSCRIBE, statuses.as_bytes());
         if granted == 0 && denied > 0 {
             return self.discard(now, key, DiscardCause::Denied);
         }
         self.counters.count_accepted(id::SUBSCRIBE, 1);
-        Next::Go
+        self.next(key)
+    }
+
+    /// Removes all topics of a list that the session holds. The empty list is a ping for who may
+    /// send one, and nothing for others.
+    fn unsubscribe(&mut self, key: SessionKey, view: SessionView, topics: Topics<'_>) -> Next {
+        self.counters.count_accepted(id::UNSUBSCRIBE, 1);
+        if topics.is_empty() && self.is_answered(key) {
+            return self.ping(key);
+        }
+        let mut statuses = Statuses::none();
+        for topic in topics {
+            self.budget.spend_frames(1);
+            self.handler.on_unsubscribe(view, topic);
+            let remote = self.remote.as_ref();
+            self.register.unsubscribe_with(key, topic, |orphan| {
+                remote.iter().for_each(|remote| remote.leave(orphan));
+            });
+            statuses.push(Status::Ok);
+        }
+        self.answer_list(key, id::UNSUBSCRIBE, statuses.as_bytes());
+        self.next(key)
+    }
+
+    /// The handler lets a packet have no effect. A ping has none, so it is answered all the same.
+    fn deny(&mut self, now: Timestamp, key: SessionKey, packet: &Packet<'_>) -> Next {
+        let next = self.discard(now, key, DiscardCause::Denied);
+        match *packet {
+            Packet::Unsubscribe { topics } if topics.is_empty() && self.is_answered(key) => {
+                return self.ping(key);
+            }
+            Packet::Subscribe { topics } | Packet::Unsubscribe { topics } => {
+                let mut statuses = Statuses::none();
+                topics.for_each(|_| statuses.push(Status::NotAuthorised));
+                self.answer_list(key, packet.id(), statuses.as_bytes());
+            }
+            _ => {}
+        }
+        next
+    }
+
+    /// Whether the session's requests are answered.
+    fn is_answered(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.has(Extensions::ACK))
+    }
+
+    /// Answers a SUBSCRIBE or UNSUBSCRIBE, by its id, if the session wants answers.
+    fn answer_list(&mut self, key: SessionKey, id: u8, statuses: &[u8]) {
+        if !self.is_answered(key) {
+            return;
+        }
+        match id {
+            id::SUBSCRIBE => self.answer(key, &Answer::Subscribe { statuses }),
+            id::UNSUBSCRIBE => self.answer(key, &Answer::Unsubscribe { statuses }),
+            _ => {}
+        }
+    }
+
+    /// Behind an answer, for which there may have been no room.
+    fn next(&self, key: SessionKey) -> Next {
+        match self.is_closing(key) {
+            true => Next::Stop,
+            false => Next::Go,
+        }
     }
 
     /// Discards a whole frame and charges it to the error budget, unless it was denied.

@@ -150,7 +150,7 @@ impl Pair {
                 Outgoing::Scattered(pieces) => pieces
                     .flat_map(|piece| arena.bytes(piece).to_vec())
                     .collect(),
-                Outgoing::Backlog(_) | Outgoing::Nothing => continue,
+                Outgoing::Ahead(_) | Outgoing::Backlog(_) | Outgoing::Nothing => continue,
             };
             shard.sent(now(), key, arena, SendOutcome::Whole(bytes.len()));
             sent.push((key, bytes));

@@ -10,10 +10,12 @@
     reason = "a test that panics has failed, which is what it is for; numbers here are small"
 )]
 
+mod barrier;
 mod budgets;
 mod connections;
 mod delivery;
 mod endings;
+mod extensions;
 mod handler;
 mod in_process;
 mod kernel;

@@ -170,6 +170,7 @@ impl<H: SessionHandler> World<H> {
             let offer = match self.shard.outgoing(self.now, key, arena) {
                 Outgoing::Nothing => continue,
                 Outgoing::Run(piece) => arena.bytes(piece).to_vec(),
+                Outgoing::Ahead(bytes) => bytes.to_vec(),
                 Outgoing::Scattered(pieces) => pieces
                     .flat_map(|piece| arena.bytes(piece).to_vec())
                     .collect(),

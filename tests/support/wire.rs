@@ -13,6 +13,23 @@ pub(crate) fn frame(id: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// A CONNECT that asks for extensions, by their bits, and promises a byte every so many seconds.
+pub(crate) fn hello(want: u8, keepalive: u8) -> Vec<u8> {
+    frame(1, &[0xFF, b'H', b'+', want, keepalive])
+}
+
+/// Its answer.
+pub(crate) fn hello_answer(have: u8, status: u8) -> Vec<u8> {
+    frame(1, &[0xFF, b'H', b'+', have, status])
+}
+
+pub(crate) const ACK: u8 = 1;
+pub(crate) const PING: [u8; 2] = [4, 0];
+
+pub(crate) fn pong(dropped: u32) -> Vec<u8> {
+    frame(4, &[&[0xFF], &dropped.to_be_bytes()[..]].concat())
+}
+
 fn string(bytes: &[u8]) -> Vec<u8> {
     let mut string = vec![u8::try_from(bytes.len()).expect("a topic of a test fits")];
     string.extend_from_slice(bytes);

@@ -115,10 +115,10 @@ impl Sends {
                 }
                 self.staged.truncate(start);
             }
-            Outgoing::Backlog(_) => {}
+            Outgoing::Backlog(_) | Outgoing::Ahead(_) => {}
         }
-        // A backlog may be dropped before the kernel has looked at it, and of much at once the
-        // system call is the smallest part.
+        // A backlog and answers may be dropped before the kernel has looked at them, and of much at
+        // once the system call is the smallest part.
         send_alone(ring, reactor, key)
     }
 

@@ -65,10 +65,10 @@ impl Reactor {
     ) -> VecDeque<(SessionKey, Vec<Vec<u8>>)> {
         let mut offers = VecDeque::new();
         while let Some(key) = self.shard.next_dirty() {
-            let (offer, is_backlog) = self.offer(outside, key);
+            let (offer, is_alone) = self.offer(outside, key);
             match offer.is_empty() {
                 true => {}
-                false if is_backlog => self.send(outside, key, &offer),
+                false if is_alone => self.send(outside, key, &offer),
                 false => offers.push_back((key, offer)),
             }
             outside.faults.mark(Mark::SentTogether, offers.len() > 1);
@@ -94,21 +94,25 @@ impl Reactor {
         self.observe(outside, Moment::Flush);
     }
 
-    /// What is to be sent, and whether it is a backlog.
+    /// What is to be sent, and whether that is a send of its own.
     fn offer(&mut self, outside: &mut Outside, key: SessionKey) -> (Vec<Vec<u8>>, bool) {
         if !self.connections.contains_key(&key) {
             return (Vec::new(), false);
         }
         let before = self.backlogs();
-        let mut is_backlog = false;
+        let mut is_alone = false;
         let offer: Vec<Vec<u8>> = match self.shard.outgoing(outside.now, key, &self.arena) {
             Outgoing::Nothing => Vec::new(),
             Outgoing::Run(piece) => vec![self.arena.bytes(piece).to_vec()],
             Outgoing::Scattered(pieces) => pieces
                 .map(|piece| self.arena.bytes(piece).to_vec())
                 .collect(),
+            Outgoing::Ahead(bytes) => {
+                is_alone = true;
+                vec![bytes.to_vec()]
+            }
             Outgoing::Backlog(chunks) => {
-                is_backlog = true;
+                is_alone = true;
                 outside.faults.mark(Mark::BacklogOffered, true);
                 // It need not be offered whole.
                 let parts_max = outside.faults.pick(&[1, 2, BACKLOG_PARTS_MAX]);
@@ -119,7 +123,7 @@ impl Reactor {
         // What this turn brought may have gone behind a backlog.
         self.check_evicted(outside, key, &before);
         self.note_backlog(outside, key);
-        (offer, is_backlog)
+        (offer, is_alone)
     }
 
     fn send(&mut self, outside: &mut Outside, key: SessionKey, offer: &[Vec<u8>]) {

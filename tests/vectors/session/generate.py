@@ -587,6 +587,150 @@ for count, quiet, reason in [
     it = case(f"{count}_discards_and_as_many_{quiet}_ms_later", "A12")
     it.send("s", C, frame(9) * count).wait(quiet).send("s", frame(9) * count).closes("s", reason)
 
+# ---- extensions, for who asks
+
+case = family("extensions", "What a client gets that asks for more than the base protocol.")
+MAGIC, ACK, ECHO, WILD = b"\xffH+", 1, 2, 4
+
+
+def hello(want, keepalive=0, *fields):
+    return frame(1, MAGIC + bytes([want, keepalive]) + topics(*fields))
+
+
+def granted(have, status=0):
+    return frame(1, MAGIC + bytes([have, status]))
+
+
+PING = frame(4)
+
+
+def pong(dropped=0):
+    return frame(4, b"\xff" + dropped.to_bytes(4, "big"))
+
+
+for want in range(256):
+    it = case(f"hello_wants_{want}", "J2")
+    it.send("s", hello(want)).gets("s", granted(want & 3))
+for name, fields in [
+    ("a_user", [b"alice"]),
+    ("a_user_and_a_secret", [b"alice", b"s3cret"]),
+    ("an_empty_user", [b""]),
+    ("an_empty_user_and_secret", [b"", b""]),
+    ("a_secret_that_is_not_utf8", [b"alice", b"\xff\x00"]),
+    ("the_longest_user", [b"u" * 249]),
+    ("the_longest_secret", [b"", b"s" * 248]),
+]:
+    it = case(f"hello_with_{name}", "J2")
+    it.send("s", hello(ACK, 30, *fields)).gets("s", granted(ACK))
+whole = MAGIC + bytes([ACK, 30]) + topics(b"alice", b"s3cret")
+for length in range(len(whole)):
+    cut = whole[:length]
+    it = case(f"hello_cut_to_{length}", "J2")
+    it.send("s", frame(1, cut) + PING)
+    if length < 3:
+        # An ordinary payload, of a client to whom nothing is ever said.
+        continue
+    if length in (5, 11):
+        it.gets("s", granted(ACK), pong())
+    else:
+        it.gets("s", granted(0, 2)).closes("s", "hello_malformed")
+for name, payload in [
+    ("a_byte_too_many", whole + b"\x00"),
+    ("a_third_field", whole + topics(b"x")),
+    ("a_user_past_the_end", MAGIC + b"\x01\x00\x05abcd"),
+    ("a_secret_past_the_end", MAGIC + b"\x01\x00\x01u\xfas"),
+    ("a_user_that_is_not_utf8", MAGIC + bytes([ACK, 0]) + topics(b"\xc0\x80")),
+]:
+    it = case(f"hello_with_{name}", "J2")
+    it.send("s", frame(1, payload), PING).gets("s", granted(0, 2))
+    it.closes("s", "hello_malformed")
+for name, first, second, out in [
+    ("again", hello(ACK), hello(ACK | ECHO, 5), [granted(ACK)]),
+    ("a_malformed_one_later", hello(ACK), frame(1, MAGIC), [granted(ACK)]),
+    ("an_ordinary_one_later", hello(ACK), CONNECT, [granted(ACK)]),
+    ("one_behind_an_ordinary_one", CONNECT, hello(ACK), []),
+]:
+    it = case(f"hello_and_{name}", "B3")
+    it.send("s", first, second * 3, PING)
+    it.gets("s", *out, *([pong()] if out else []))
+
+for name, sent, out in [
+    ("subscribe_one", subscribe(b"a"), frame(3, b"\x00")),
+    ("subscribe_several", subscribe(b"a", b"", b"a"), frame(3, bytes(3))),
+    ("subscribe_none", subscribe(), frame(3)),
+    ("subscribe_255", subscribe(*[b""] * 255), frame(3, bytes(255))),
+    ("unsubscribe_what_it_has_not", unsubscribe(b"a", b"b"), frame(4, bytes(2))),
+    ("unsubscribe_five", unsubscribe(*[b"a"] * 5), frame(4, bytes(5))),
+    ("subscribe_cut", frame(3, b"\x05a"), frame(3, b"\x02")),
+    ("unsubscribe_cut", frame(4, b"\x05a"), frame(4, b"\x02")),
+    ("subscribe_not_utf8", subscribe(b"a", b"\xff"), frame(3, b"\x02")),
+    ("unsubscribe_not_utf8", unsubscribe(b"\xff", b"a"), frame(4, b"\x02")),
+    ("a_ping", PING, pong()),
+    ("what_is_never_answered", publish(b"a") + frame(5) + frame(9) + CONNECT, b""),
+]:
+    it = case(f"ack_{name}", "J5")
+    it.send("s", hello(ACK), sent * 3, PING).gets("s", granted(ACK), out * 3, pong())
+    it = case(f"without_ack_{name}", "J13")
+    it.send("s", hello(ECHO & 0), sent * 3, PING).gets("s", granted(0))
+it = case("ack_many_requests_at_once", "J5")
+requests = [
+    (subscribe(b"a", b"b"), frame(3, bytes(2))),
+    (frame(3, b"\x09"), frame(3, b"\x02")),
+    (PING, pong()),
+    (unsubscribe(b"a"), frame(4, bytes(1))),
+    (subscribe(), frame(3)),
+]
+count = [13, 12, 13, 12, 13]
+script = [entry for entry, times in zip(requests, count) for _ in range(times)]
+it.send("s", hello(ACK), *[sent for sent, _ in script])
+it.gets("s", granted(ACK), *[out for _, out in script])
+it = case("ack_a_malformed_request_changes_nothing", "J5")
+it.send("s", hello(ACK), subscribe(b"old"), frame(3, topics(b"new") + b"\x09"))
+it.send("p", CONNECT, publish(b"new", b"1"), publish(b"old", b"2"))
+it.gets("s", granted(ACK), frame(3, b"\x00"), frame(3, b"\x02"), publish(b"old", b"2"))
+it = case("ack_what_is_subscribed_is_heard_and_what_is_not_is_not", "J5")
+it.send("s", hello(ACK), subscribe(b"a")).send("p", CONNECT, publish(b"a", b"1"))
+it.send("s", unsubscribe(b"a")).send("p", publish(b"a", b"2")).send("s", PING)
+it.gets("s", granted(ACK), frame(3, b"\x00"), publish(b"a", b"1"), frame(4, b"\x00"), pong())
+it = case("ack_too_many_errors_are_told", "J14")
+it.send("s", hello(ACK), frame(9) * BUDGET, PING)
+it.gets("s", granted(ACK), frame(2, b"\x02protocol")).closes("s", "protocol_error_budget")
+it = case("without_ack_too_many_errors_are_not", "J13")
+it.send("s", hello(0), frame(9) * BUDGET).gets("s", granted(0))
+it.closes("s", "protocol_error_budget")
+it = case("ack_who_disconnects_is_told_nothing", "J5")
+it.send("s", hello(ACK), subscribe(b"a"), DISCONNECT, PING)
+it.gets("s", granted(ACK), frame(3, b"\x00")).closes("s", "client_disconnect")
+
+for name, want, own in [("with", ECHO, 1), ("without", 0, 0)]:
+    it = case(f"{name}_echo_the_own_message", "J8")
+    it.send("w", CONNECT, subscribe(b"a"))
+    it.send("s", hello(want), subscribe(b"a", b"a"), publish(b"a", b"1"), publish(b"b"))
+    it.gets("s", granted(want), publish(b"a", b"1") * own).gets("w", publish(b"a", b"1"))
+it = case("echo_is_of_the_session_that_asked", "J8")
+it.send("s", hello(ECHO), subscribe(b"a")).send("p", CONNECT, subscribe(b"a"))
+it.send("p", publish(b"a", b"1")).send("s", publish(b"a", b"2"))
+it.gets("s", granted(ECHO), publish(b"a", b"1"), publish(b"a", b"2"))
+it.gets("p", publish(b"a", b"2"))
+
+case = family("time", "")
+for name, seconds, steps, closed in [
+    ("silence", 1, [1_499, 1], True),
+    ("a_byte_each_second", 1, [1_000, "byte", 1_000, "byte", 1_000, "byte", 1_499], False),
+    ("silence_later", 2, [2_999, "byte", 2_999, 1], True),
+    ("none", 0, [1_000_000], False),
+    ("the_longest", 255, [382_499], False),
+    ("the_longest_and_silence", 255, [382_499, 1], True),
+]:
+    it = case(f"keepalive_{name}", "J11")
+    it.send("s", hello(ACK, seconds))
+    for step in steps:
+        it.send("s", b"\x03\x00") if step == "byte" else it.wait(step)
+    answers = frame(3) * steps.count("byte")
+    it.gets("s", granted(ACK), answers, frame(2, b"\x05keepalive") if closed else b"")
+    if closed:
+        it.closes("s", "keepalive")
+
 
 def main():
     directory = pathlib.Path(sys.argv[1])
