@@ -163,6 +163,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// `limits.topics_max`
     pub topics_max: usize,
+    /// `limits.filter_shapes_max`
+    pub filter_shapes_max: usize,
     /// `limits.topic_bytes_max`
     pub topic_bytes_max: usize,
     /// `limits.error_budget`
@@ -257,6 +259,9 @@ impl Default for Limits {
             subscriptions_per_session_max: 65_536,
             subscriptions_max: 2_000_000,
             topics_max: 1_000_000,
+            // What people write has some tens; a topic that nobody has published for a while is
+            // looked up once for each, 0.1 µs a time.
+            filter_shapes_max: 1024,
             // A million of more than 130 bytes each: names in telemetry have 20 to 60.
             topic_bytes_max: 128 * MIB,
             error_budget: 64,

@@ -16,6 +16,7 @@ use crate::session::SessionKey;
 pub mod directory;
 mod name;
 mod topics;
+pub mod wildcard;
 
 pub(crate) use name::is_same;
 use topics::{Topic, Topics};
@@ -69,7 +70,7 @@ struct Link {
 }
 
 /// Where a topic was found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TopicIndex(u32);
 
 /// What a lookup found: whom a message on this topic goes to.

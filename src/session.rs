@@ -256,14 +256,13 @@ impl Session {
         !self.outbound.blocked && self.outbound.backlog.is_none() && self.extended.is_none()
     }
 
-    /// Whether an extension is in force.
+    /// The extensions that are in force.
     #[inline]
-    pub(crate) fn has(&self, extension: Extensions) -> bool {
-        self.state == SessionState::Connected
-            && self
-                .extended
-                .as_ref()
-                .is_some_and(|extended| extended.extensions.contains(extension))
+    pub(crate) fn extensions(&self) -> Extensions {
+        match &self.extended {
+            Some(extended) if self.state == SessionState::Connected => extended.extensions,
+            _ => Extensions::NONE,
+        }
     }
 
     /// Bytes of memory that what it is owed takes, answers included.

@@ -29,6 +29,7 @@ use crate::metrics::{Counters, RefuseReason};
 use crate::outbound::{Bound, Pieces, Spares};
 use crate::packet::Extensions;
 use crate::register::Register;
+use crate::register::wildcard::{Matched, Wildcards};
 use crate::session::{CloseReason, ListenerId, Peer, Session, SessionKey, SessionState, Sessions};
 
 mod account;
@@ -38,6 +39,7 @@ mod budget;
 mod closing;
 mod deadlines;
 mod drain;
+mod fan_out;
 mod flush;
 mod inspect;
 mod overload;
@@ -83,6 +85,11 @@ pub struct Shard<H> {
     /// By [`ListenerId`]: `listener.answers_max`.
     answers_max: Box<[usize]>,
     register: Register,
+    wildcards: Wildcards,
+    /// What the topic matches that was looked at last.
+    matched: Matched,
+    /// Counts audiences, so that a session is in each of them once.
+    marked: u64,
     sessions: Sessions,
     pieces: Pieces,
     /// Sessions with something to send; `dirty[..flushed]` have had their turn.
@@ -141,6 +148,9 @@ impl<H: SessionHandler> Shard<H> {
             bounds: listeners.iter().map(ListenerConfig::bound).collect(),
             answers_max: listeners.iter().map(|one| one.answers_max).collect(),
             register: Register::new(),
+            wildcards: Wildcards::new(config.limits.filter_shapes_max),
+            matched: Matched::new(),
+            marked: 0,
             sessions: Sessions::default(),
             pieces: Pieces::default(),
             dirty: Vec::new(),

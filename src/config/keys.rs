@@ -178,6 +178,8 @@ keys! {
         "subscriptions of all sessions; one costs up to 96 bytes",
     "limits.topics_max" Count limits.topics_max number [1, ANY]
         "distinct topics; one costs up to 96 bytes and its name",
+    "limits.filter_shapes_max" Count limits.filter_shapes_max number [1, 65_536]
+        "kinds of filters, told apart by where their wildcards stand: a new topic is looked up for each",
     "limits.topic_bytes_max" Size limits.topic_bytes_max number [64 * K, TIB]
         "the names of all of them together",
     "limits.error_budget" Count limits.error_budget number [1, 65_536]

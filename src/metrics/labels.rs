@@ -17,6 +17,8 @@ labels! {
         UnknownId = "unknown_id",
         /// Anything but CONNECT came before CONNECT.
         BeforeConnect = "before_connect",
+        /// A SUBSCRIBE of filters that are none: `#` in front of a level, a wildcard within one.
+        BadFilter = "bad_filter",
         /// The handler said so; not charged to the error budget.
         Denied = "denied",
     }

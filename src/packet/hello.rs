@@ -28,7 +28,7 @@ impl Extensions {
     /// `+` and `#` are wildcards in the session's SUBSCRIBE and UNSUBSCRIBE.
     pub const WILD: Self = Self(4);
     /// All that this version knows.
-    pub const ALL: Self = Self(3);
+    pub const ALL: Self = Self(7);
 
     /// The extensions of these bits.
     pub const fn from_bits(bits: u8) -> Self {

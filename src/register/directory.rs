@@ -15,6 +15,9 @@
 //!   before S, so the comparison fails and the look under the lock finds it.
 //!
 //! A removal and a birth cannot interleave, because both hold the lock of the topic's part.
+//!
+//! Filters are matched by the shard that has them: a shard's first one sets its bit in a word of
+//! its own, which every PUBLISH loads as well, and its last one clears it.
 
 use std::fmt;
 use std::sync::PoisonError;
@@ -88,6 +91,8 @@ pub enum Wanted {
 pub struct Directory {
     /// Chosen by the topic's hash.
     parts: [Part; PARTS],
+    /// A bit for each shard that has a filter: it gets all that is published.
+    filtering: AtomicU64,
     /// Keyed per process.
     hasher: RandomState,
 }
@@ -105,6 +110,7 @@ impl Default for Directory {
     fn default() -> Self {
         Self {
             parts: std::array::from_fn(|_| Part::default()),
+            filtering: AtomicU64::new(0),
             hasher: RandomState::new(),
         }
     }
@@ -185,6 +191,22 @@ impl Directory {
                 (self.part(hash).births.load(Ordering::SeqCst) == *births).then_some(0)
             }
         }
+    }
+
+    /// `shard` has its first filter, or has lost its last one. When this returns with a filter,
+    /// every publish sees it.
+    pub fn set_filtering(&self, shard: u8, has_filters: bool) {
+        // SeqCst, as the words of topics.
+        match has_filters {
+            true => self.filtering.fetch_or(bit(shard), Ordering::SeqCst),
+            false => self.filtering.fetch_and(!bit(shard), Ordering::SeqCst),
+        };
+    }
+
+    /// The shards that want whatever is published, because they have filters.
+    #[inline]
+    pub fn filtering(&self) -> u64 {
+        self.filtering.load(Ordering::SeqCst)
     }
 
     /// How many topics somebody wants.

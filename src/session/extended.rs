@@ -30,6 +30,8 @@ pub(crate) struct Extended {
     pub(crate) ahead: Ahead,
     /// It has ended, and its last answer is to be written.
     pub(crate) is_leaving: bool,
+    /// The last audience that it was in.
+    pub(crate) marked: u64,
     /// Bit k: it has published to shard k since its last ping.
     pub(crate) published_to: u64,
     /// Bit k: shard k has not answered its ping yet.

@@ -185,14 +185,13 @@ impl<H: SessionHandler> Shard<H> {
 
     /// What this shard takes, in bytes: of what grows with those who come.
     pub fn accounted_bytes(&self) -> usize {
-        let register = &self.register;
         self.backlog_total
             + self.spare_chunks.surplus()
             + self.held_total
             + self.sessions.len() * SESSION
-            + register.topic_count() * TOPIC
-            + register.topic_bytes()
-            + register.subscription_count() * SUBSCRIPTION
+            + self.topic_count() * TOPIC
+            + self.topic_bytes()
+            + self.subscription_count() * SUBSCRIPTION
     }
 
     /// Tells the others what this shard takes.

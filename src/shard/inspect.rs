@@ -3,6 +3,7 @@
 use crate::handler::SessionHandler;
 use crate::metrics::{Counters, Overload};
 use crate::register::Register;
+use crate::register::wildcard::Wildcards;
 use crate::session::{SessionInfo, SessionKey};
 use crate::shard::Shard;
 
@@ -10,10 +11,10 @@ impl<H: SessionHandler> Shard<H> {
     /// The counters, with what is owed and held as it is now.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters {
-            topics: self.register.topic_count() as u64,
-            topic_bytes: self.register.topic_bytes() as u64,
+            topics: self.topic_count() as u64,
+            topic_bytes: self.topic_bytes() as u64,
             accounted_bytes: self.accounted_bytes() as u64,
-            subscriptions: self.register.subscription_count() as u64,
+            subscriptions: self.subscription_count() as u64,
             backlog_bytes: self.backlog_total as u64,
             held_bytes: self.held_total as u64,
             ..self.counters.clone()
@@ -40,6 +41,31 @@ impl<H: SessionHandler> Shard<H> {
         &self.register
     }
 
+    /// Who has which filter, here.
+    pub const fn wildcards(&self) -> &Wildcards {
+        &self.wildcards
+    }
+
+    /// Topics and filters that somebody here is subscribed to.
+    pub(super) fn topic_count(&self) -> usize {
+        self.register.topic_count() + self.wildcards.filters().topic_count()
+    }
+
+    /// The lengths of their names together.
+    pub(super) const fn topic_bytes(&self) -> usize {
+        self.register.topic_bytes() + self.wildcards.filters().topic_bytes()
+    }
+
+    pub(super) fn subscription_count(&self) -> usize {
+        self.register.subscription_count() + self.wildcards.filters().subscription_count()
+    }
+
+    /// What a session is subscribed to, filters last.
+    fn topics(&self, key: SessionKey) -> impl Iterator<Item = &str> {
+        let filters = self.wildcards.filters().topics(key);
+        self.register.topics(key).chain(filters)
+    }
+
     /// How many slots are taken.
     pub const fn session_count(&self) -> usize {
         self.sessions.len()
@@ -57,7 +83,7 @@ impl<H: SessionHandler> Shard<H> {
                 peer: session.peer,
                 state: session.state,
                 since: session.opened,
-                topics: self.register.topics(key).map(String::from).collect(),
+                topics: self.topics(key).map(String::from).collect(),
                 frames_in: session.frames_in,
                 deliveries: session.deliveries,
                 owed: session.outbound.owed(),

@@ -2,6 +2,7 @@
 
 use crate::handler::SessionHandler;
 use crate::metrics::Overload;
+use crate::register::wildcard::Pattern;
 use crate::session::SessionKey;
 use crate::shard::Shard;
 use crate::shard::account::Account;
@@ -17,14 +18,27 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Whether a limit keeps a session from one more topic. One of the whole broker's is a state
     /// until there is some room again.
-    pub(super) fn is_at_subscription_limit(&mut self, key: SessionKey, topic: &str) -> bool {
-        let (register, limits) = (&self.register, &self.limits);
-        let own = register.topics(key).len() >= limits.subscriptions_per_session_max;
-        let all = register.subscription_count() >= limits.subscriptions_max;
-        let topics = (register.topic_count() >= limits.topics_max
-            || register.topic_bytes() + topic.len() > limits.topic_bytes_max)
+    pub(super) fn is_at_subscription_limit(
+        &mut self,
+        key: SessionKey,
+        topic: &str,
+        pattern: Pattern,
+    ) -> bool {
+        let limits = &self.limits;
+        let mut held = self.register.topics(key).len();
+        if !self.wildcards.is_empty() {
+            held += self.wildcards.filters().topics(key).len();
+        }
+        let own = held >= limits.subscriptions_per_session_max;
+        let all = self.subscription_count() >= limits.subscriptions_max;
+        let (register, has_shape) = match pattern {
+            Pattern::Filter(shape) => (self.wildcards.filters(), self.wildcards.has_room(shape)),
+            _ => (&self.register, true),
+        };
+        let topics = (self.topic_count() >= limits.topics_max
+            || self.topic_bytes() + topic.len() > limits.topic_bytes_max)
             && register.subscribers(topic).is_empty();
-        if !(own || all || topics) || register.is_subscribed(key, topic) {
+        if !(own || all || topics || !has_shape) || register.is_subscribed(key, topic) {
             return false;
         }
         self.overloads[Overload::Subscriptions as usize] |= all;
@@ -36,11 +50,12 @@ impl<H: SessionHandler> Shard<H> {
     /// leaves with this turn has left.
     pub(super) fn settle_overloads(&mut self) {
         self.tell_account();
-        let (register, limits) = (&self.register, &self.limits);
-        let subscriptions = || is_near(register.subscription_count(), limits.subscriptions_max);
+        let limits = &self.limits;
+        let (count, topic_count) = (self.subscription_count(), self.topic_count());
+        let topic_bytes = self.topic_bytes();
+        let subscriptions = || is_near(count, limits.subscriptions_max);
         let topics = || {
-            is_near(register.topic_count(), limits.topics_max)
-                || is_near(register.topic_bytes(), limits.topic_bytes_max)
+            is_near(topic_count, limits.topics_max) || is_near(topic_bytes, limits.topic_bytes_max)
         };
         let account = self.account.as_ref();
         let [memory, subscribed, named] = &mut self.overloads;

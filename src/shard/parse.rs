@@ -3,10 +3,10 @@
 use crate::arena::Piece;
 use crate::deadline::Timestamp;
 use crate::handler::{SessionHandler, SessionView, Verdict};
-use crate::metrics::{DiscardCause, DropReason};
-use crate::packet::{Extensions, HEADER_LEN, Packet, id};
-use crate::register::{TopicIndex, is_same};
-use crate::session::{CloseReason, SessionKey, SessionState};
+use crate::metrics::DiscardCause;
+use crate::packet::{HEADER_LEN, Packet, id};
+use crate::register::is_same;
+use crate::session::{SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::run::{Run, Step};
 
@@ -121,15 +121,15 @@ impl<H: SessionHandler> Shard<H> {
     /// Looks the topic up, once for the whole run: nothing that changes subscriptions is executed
     /// before it ends.
     #[inline]
-    fn begin_run<'a>(&self, topic: &'a str, start: usize) -> Run<'a> {
+    fn begin_run<'a>(&mut self, topic: &'a str, start: usize) -> Run<'a> {
         let hash = self.register.hash(topic.as_bytes());
-        let found = self.register.find(hash, topic.as_bytes());
-        let sessions = found.map_or(0, |found| self.register.route_at(found).subscribers().len());
+        let audience = self.audience(hash, topic.as_bytes());
+        let len_max = self.budget.run_len_max(audience.sessions);
         Run {
             topic,
             hash,
-            found,
-            end_max: start.saturating_add(self.budget.run_len_max(sessions)),
+            audience,
+            end_max: start.saturating_add(len_max),
             frames_max: self.budget.frames_max(),
             start,
             end: start,
@@ -192,7 +192,8 @@ impl<H: SessionHandler> Shard<H> {
         let others = match &mut self.remote {
             None => 0,
             Some(remote) => {
-                let local = run.found.map(|found| self.register.route_at(found));
+                let local = run.audience.exact;
+                let local = local.map(|exact| self.register.route_at(exact));
                 let local = local.map(|route| route.interest());
                 remote.wanted_by(run.hash, run.topic.as_bytes(), local)
             }
@@ -202,10 +203,13 @@ impl<H: SessionHandler> Shard<H> {
             self.forwarded |= others;
             self.hold_for_others(publisher, run.hash);
         }
-        let matched = run.found.map_or(0, |found| {
-            let piece = piece.part(run.start, run.end);
-            self.fan_out(found, Origin::Here(publisher), piece, frames)
-        });
+        let matched = match run.audience.sessions {
+            0 => 0,
+            _ => {
+                let piece = piece.part(run.start, run.end);
+                self.fan_out(run.audience, Origin::Here(publisher), piece, frames)
+            }
+        };
         if matched == 0 && others == 0 {
             self.counters.publishes_unmatched += u64::from(frames);
         }
@@ -221,63 +225,5 @@ impl<H: SessionHandler> Shard<H> {
             remote.mesh.forward(to, publisher, hash, run);
             shards &= shards - 1;
         }
-    }
-
-    /// Whether a session gets its own messages too.
-    #[cold]
-    fn has_echo(&self, key: SessionKey) -> bool {
-        let session = self.sessions.get(key);
-        session.is_some_and(|session| session.has(Extensions::ECHO))
-    }
-
-    /// Gives a run to everyone here who wants it, except its publisher; returns how many deliveries
-    /// that are.
-    #[inline]
-    pub(super) fn fan_out(
-        &mut self,
-        topic: TopicIndex,
-        origin: Origin,
-        piece: Piece,
-        frames: u32,
-    ) -> u64 {
-        let (mut matched, mut sessions) = (0, 0);
-        let mut starved = Vec::new();
-        let publisher = origin.publisher();
-        for &subscriber in self.register.route_at(topic).subscribers() {
-            if Some(subscriber) == publisher && !self.has_echo(subscriber) {
-                continue;
-            }
-            let Some(session) = self.sessions.get_mut(subscriber) else {
-                continue;
-            };
-            if session.closing.is_some() || session.outbound.broken {
-                continue;
-            }
-            sessions += 1;
-            matched += u64::from(frames);
-            session.deliveries += u64::from(frames);
-            if session
-                .outbound
-                .push(&mut self.pieces, piece, frames)
-                .is_err()
-            {
-                starved.push(subscriber);
-                continue;
-            }
-            if !session.outbound.dirty {
-                session.outbound.dirty = true;
-                self.dirty.push(subscriber);
-            }
-        }
-        for subscriber in starved {
-            self.count_dropped(subscriber, DropReason::NoMemory, u64::from(frames));
-            self.close(subscriber, CloseReason::NoMemory);
-        }
-        if self.pauses.consumers > 0 {
-            self.hold_origin(topic, origin);
-        }
-        self.budget.spend_deliveries(piece.len(), sessions);
-        self.counters.deliveries_matched += matched;
-        matched
     }
 }

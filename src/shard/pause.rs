@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::outbound::SlowConsumer;
-use crate::register::TopicIndex;
 use crate::session::SessionKey;
 use crate::shard::Shard;
 use crate::shard::parse::Origin;
@@ -136,13 +135,14 @@ impl<H: SessionHandler> Shard<H> {
     /// A run has gone to everyone who wants it: if there are consumers among them that pause, it is
     /// the last for now.
     #[cold]
-    pub(super) fn hold_origin(&mut self, topic: TopicIndex, origin: Origin) {
+    pub(super) fn hold_origin(&mut self, listeners: Vec<SessionKey>, origin: Origin) {
         let pausing = |key: &SessionKey| {
             let session = self.sessions.get(*key);
             session.is_some_and(|session| session.outbound.pausing)
         };
-        let subscribers = self.register.route_at(topic).subscribers().iter().copied();
-        let others = subscribers.filter(|key| Some(*key) != origin.publisher());
+        let others = listeners
+            .into_iter()
+            .filter(|key| Some(*key) != origin.publisher());
         let consumers: Vec<_> = others.filter(pausing).collect();
         for consumer in consumers {
             match origin {

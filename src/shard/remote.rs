@@ -10,6 +10,7 @@ use crate::outbound::whole_frames;
 use crate::packet::Frame;
 use crate::register::Register;
 use crate::register::directory::{Directory, Interest, Wanted};
+use crate::register::wildcard::Wildcards;
 use crate::session::SessionKey;
 use crate::shard::Shard;
 use crate::shard::budget::Budget;
@@ -68,10 +69,16 @@ impl Remote {
     #[inline]
     pub(super) fn wanted_by(&mut self, hash: u64, topic: &[u8], local: Option<&Interest>) -> u64 {
         let own = 1 << self.id;
-        match local.and_then(Interest::shards) {
-            Some(shards) => shards & !own,
-            None => self.recall(hash, topic) & !own,
-        }
+        let shards = match local.and_then(Interest::shards) {
+            Some(shards) => shards,
+            None => self.recall(hash, topic),
+        };
+        (shards | self.directory.filtering()) & !own
+    }
+
+    /// Whether this shard has a filter has changed.
+    pub(super) fn set_filtering(&self, has_filters: bool) {
+        self.directory.set_filtering(self.id, has_filters);
     }
 
     fn recall(&mut self, hash: u64, topic: &[u8]) -> u64 {
@@ -202,12 +209,17 @@ impl<H: SessionHandler> Shard<H> {
         let rest = &bytes[start..record.frames.end];
         let first = Frame::split_first(rest).map(|(frame, _)| frame);
         let topic = first.and_then(|frame| frame.publish_parts().ok());
-        let found = topic.and_then(|(topic, _)| self.register.find(record.hash, topic));
-        let (Some(found), Some(first)) = (found, first) else {
+        let (Some((topic, _)), Some(first)) = (topic, first) else {
             return rest.len();
         };
-        let sessions = self.register.route_at(found).subscribers().len();
-        let len_max = self.budget.run_len_max(sessions).max(first.bytes().len());
+        let audience = self.audience(record.hash, topic);
+        if audience.sessions == 0 {
+            return rest.len();
+        }
+        let len_max = self
+            .budget
+            .run_len_max(audience.sessions)
+            .max(first.bytes().len());
         let (len, frames) = match start == record.frames.start && rest.len() <= len_max {
             true => (rest.len(), u64::from(record.frame_count)),
             false => whole_frames(rest, len_max),
@@ -217,7 +229,7 @@ impl<H: SessionHandler> Shard<H> {
             from: u8::try_from(from).expect("at most 64 shards"),
             topic_hash: record.hash,
         };
-        self.fan_out(found, origin, piece.part(start, start + len), frames);
+        self.fan_out(audience, origin, piece.part(start, start + len), frames);
         len
     }
 
@@ -283,5 +295,20 @@ impl<H: SessionHandler> Shard<H> {
         self.register.remove_session_with(key, |topic| {
             remote.iter().for_each(|remote| remote.leave(topic));
         });
+        if !self.wildcards.is_empty() {
+            self.change_filters(|wildcards| wildcards.remove_session(key));
+        }
+    }
+
+    /// Changes the filters here; the other shards know whether there are any.
+    pub(super) fn change_filters(&mut self, change: impl FnOnce(&mut Wildcards)) {
+        let was_empty = self.wildcards.is_empty();
+        change(&mut self.wildcards);
+        let is_empty = self.wildcards.is_empty();
+        if is_empty != was_empty
+            && let Some(remote) = &self.remote
+        {
+            remote.set_filtering(!is_empty);
+        }
     }
 }

@@ -7,7 +7,8 @@ use crate::packet::{
     Answer, Extensions, Frame, Hello, PAYLOAD_LEN_MAX, Packet, Status, Topics, id,
 };
 use crate::register::directory::Interest;
-use crate::session::{CloseReason, Extended, SessionKey, SessionState};
+use crate::register::wildcard::Pattern;
+use crate::session::{CloseReason, Extended, Session, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::parse::Next;
 
@@ -51,7 +52,9 @@ impl<H: SessionHandler> Shard<H> {
             _ if !connected => return self.discard(now, key, DiscardCause::BeforeConnect),
             Ok(packet) => packet,
             Err(error) => {
-                self.answer_list(key, frame.id(), &[Status::Malformed.byte()]);
+                if self.is_answered(key) {
+                    self.answer_list(key, frame.id(), &[Status::Malformed.byte()]);
+                }
                 return self.discard(now, key, error.into());
             }
         };
@@ -128,19 +131,25 @@ impl<H: SessionHandler> Shard<H> {
         view: SessionView,
         topics: Topics<'_>,
     ) -> Next {
-        let is_answered = self.is_answered(key);
+        let extensions = self.extensions_of(key);
         let mut statuses = Statuses::none();
-        let (mut granted, mut denied) = (0, 0);
+        let (mut granted, mut refused) = (0, None);
         for topic in topics {
             self.budget.spend_frames(1);
+            let pattern = pattern(extensions, topic);
+            if pattern == Pattern::Bad {
+                refused = Some(DiscardCause::BadFilter);
+                statuses.push(Status::Malformed);
+                continue;
+            }
             if self.handler.on_subscribe(view, topic) == Verdict::Discard {
-                denied += 1;
+                refused.get_or_insert(DiscardCause::Denied);
                 statuses.push(Status::NotAuthorised);
                 continue;
             }
             granted += 1;
-            if self.is_at_subscription_limit(key, topic) {
-                if is_answered {
+            if self.is_at_subscription_limit(key, topic, pattern) {
+                if extensions.contains(Extensions::ACK) {
                     statuses.push(Status::Limit);
                     continue;
                 }
@@ -148,17 +157,14 @@ impl<H: SessionHandler> Shard<H> {
                 self.close(key, CloseReason::LimitSubscriptions);
                 return Next::Stop;
             }
-            let remote = self.remote.as_ref();
-            self.register
-                .subscribe_with(key, topic, |name| match remote {
-                    Some(remote) => remote.join(name),
-                    None => Interest::alone(name),
-                });
+            self.add_topic(key, topic, pattern);
             statuses.push(Status::Ok);
         }
-        self.answer_list(key, id::SUBSCRIBE, statuses.as_bytes());
-        if granted == 0 && denied > 0 {
-            return self.discard(now, key, DiscardCause::Denied);
+        if extensions.contains(Extensions::ACK) {
+            self.answer_list(key, id::SUBSCRIBE, statuses.as_bytes());
+        }
+        if let (0, Some(cause)) = (granted, refused) {
+            return self.discard(now, key, cause);
         }
         self.counters.count_accepted(id::SUBSCRIBE, 1);
         self.next(key)
@@ -168,21 +174,55 @@ impl<H: SessionHandler> Shard<H> {
     /// send one, and nothing for others.
     fn unsubscribe(&mut self, key: SessionKey, view: SessionView, topics: Topics<'_>) -> Next {
         self.counters.count_accepted(id::UNSUBSCRIBE, 1);
-        if topics.is_empty() && self.is_answered(key) {
+        let extensions = self.extensions_of(key);
+        let is_answered = extensions.contains(Extensions::ACK);
+        if topics.is_empty() && is_answered {
             return self.ping(key);
         }
         let mut statuses = Statuses::none();
         for topic in topics {
             self.budget.spend_frames(1);
+            let pattern = pattern(extensions, topic);
+            if pattern == Pattern::Bad {
+                statuses.push(Status::Malformed);
+                continue;
+            }
             self.handler.on_unsubscribe(view, topic);
-            let remote = self.remote.as_ref();
-            self.register.unsubscribe_with(key, topic, |orphan| {
-                remote.iter().for_each(|remote| remote.leave(orphan));
-            });
+            self.remove_topic(key, topic, pattern);
             statuses.push(Status::Ok);
         }
-        self.answer_list(key, id::UNSUBSCRIBE, statuses.as_bytes());
+        if is_answered {
+            self.answer_list(key, id::UNSUBSCRIBE, statuses.as_bytes());
+        }
         self.next(key)
+    }
+
+    fn add_topic(&mut self, key: SessionKey, topic: &str, pattern: Pattern) {
+        if let Pattern::Filter(_) = pattern {
+            self.change_filters(|wildcards| {
+                let added = wildcards.subscribe(key, topic);
+                debug_assert!(added.is_some(), "the limit on shapes was looked at");
+            });
+            return;
+        }
+        let remote = self.remote.as_ref();
+        self.register
+            .subscribe_with(key, topic, |name| match remote {
+                Some(remote) => remote.join(name),
+                None => Interest::alone(name),
+            });
+    }
+
+    fn remove_topic(&mut self, key: SessionKey, topic: &str, pattern: Pattern) {
+        if let Pattern::Filter(_) = pattern {
+            return self.change_filters(|wildcards| {
+                wildcards.unsubscribe(key, topic);
+            });
+        }
+        let remote = self.remote.as_ref();
+        self.register.unsubscribe_with(key, topic, |orphan| {
+            remote.iter().for_each(|remote| remote.leave(orphan));
+        });
     }
 
     /// The handler lets a packet have no effect. A ping has none, so it is answered all the same.
@@ -192,7 +232,9 @@ impl<H: SessionHandler> Shard<H> {
             Packet::Unsubscribe { topics } if topics.is_empty() && self.is_answered(key) => {
                 return self.ping(key);
             }
-            Packet::Subscribe { topics } | Packet::Unsubscribe { topics } => {
+            Packet::Subscribe { topics } | Packet::Unsubscribe { topics }
+                if self.is_answered(key) =>
+            {
                 let mut statuses = Statuses::none();
                 topics.for_each(|_| statuses.push(Status::NotAuthorised));
                 self.answer_list(key, packet.id(), statuses.as_bytes());
@@ -202,17 +244,18 @@ impl<H: SessionHandler> Shard<H> {
         next
     }
 
-    /// Whether the session's requests are answered.
-    fn is_answered(&self, key: SessionKey) -> bool {
+    /// The extensions that are in force for a session.
+    fn extensions_of(&self, key: SessionKey) -> Extensions {
         let session = self.sessions.get(key);
-        session.is_some_and(|session| session.has(Extensions::ACK))
+        session.map_or(Extensions::NONE, Session::extensions)
     }
 
-    /// Answers a SUBSCRIBE or UNSUBSCRIBE, by its id, if the session wants answers.
+    fn is_answered(&self, key: SessionKey) -> bool {
+        self.extensions_of(key).contains(Extensions::ACK)
+    }
+
+    /// Answers a SUBSCRIBE or UNSUBSCRIBE, by its id.
     fn answer_list(&mut self, key: SessionKey, id: u8, statuses: &[u8]) {
-        if !self.is_answered(key) {
-            return;
-        }
         match id {
             id::SUBSCRIBE => self.answer(key, &Answer::Subscribe { statuses }),
             id::UNSUBSCRIBE => self.answer(key, &Answer::Unsubscribe { statuses }),
@@ -251,5 +294,13 @@ impl<H: SessionHandler> Shard<H> {
         self.sessions
             .get(key)
             .is_some_and(|session| session.state == SessionState::Connected)
+    }
+}
+
+/// What a topic of a list is for a session with these extensions.
+fn pattern(extensions: Extensions, topic: &str) -> Pattern {
+    match extensions.contains(Extensions::WILD) {
+        true => Pattern::of(topic),
+        false => Pattern::Exact,
     }
 }

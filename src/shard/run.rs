@@ -1,7 +1,8 @@
 //! Runs: neighbouring PUBLISH frames of one topic, told apart from everything else.
 
 use crate::packet::{Frame, id};
-use crate::register::{TopicIndex, is_same};
+use crate::register::is_same;
+use crate::shard::fan_out::Audience;
 
 /// Neighbouring PUBLISH frames of one topic, routed once.
 ///
@@ -10,8 +11,7 @@ use crate::register::{TopicIndex, is_same};
 pub(super) struct Run<'a> {
     pub(super) topic: &'a str,
     pub(super) hash: u64,
-    /// Where the register has the topic, if anybody here wants it.
-    pub(super) found: Option<TopicIndex>,
+    pub(super) audience: Audience,
     pub(super) last: &'a [u8],
     pub(super) start: usize,
     pub(super) end: usize,
@@ -25,7 +25,7 @@ impl<'a> Run<'a> {
     pub(super) const NONE: Self = Run {
         topic: "",
         hash: 0,
-        found: None,
+        audience: Audience::NONE,
         last: &[],
         start: 0,
         end: 0,

@@ -41,3 +41,4 @@ mod syscalls;
 mod transports;
 #[cfg(feature = "uring")]
 mod uring;
+mod wildcards;

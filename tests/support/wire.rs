@@ -24,6 +24,7 @@ pub(crate) fn hello_answer(have: u8, status: u8) -> Vec<u8> {
 }
 
 pub(crate) const ACK: u8 = 1;
+pub(crate) const WILD: u8 = 4;
 pub(crate) const PING: [u8; 2] = [4, 0];
 
 pub(crate) fn pong(dropped: u32) -> Vec<u8> {

@@ -610,7 +610,7 @@ def pong(dropped=0):
 
 for want in range(256):
     it = case(f"hello_wants_{want}", "J2")
-    it.send("s", hello(want)).gets("s", granted(want & 3))
+    it.send("s", hello(want)).gets("s", granted(want & 7))
 for name, fields in [
     ("a_user", [b"alice"]),
     ("a_user_and_a_secret", [b"alice", b"s3cret"]),
@@ -712,6 +712,53 @@ it.send("s", hello(ECHO), subscribe(b"a")).send("p", CONNECT, subscribe(b"a"))
 it.send("p", publish(b"a", b"1")).send("s", publish(b"a", b"2"))
 it.gets("s", granted(ECHO), publish(b"a", b"1"), publish(b"a", b"2"))
 it.gets("p", publish(b"a", b"2"))
+
+for name, filters, matching, others in [
+    ("one_level", [b"a/+/c"], [b"a/b/c", b"a//c"], [b"a/b", b"a/b/c/d", b"a/c", b"x/b/c"]),
+    ("all_levels", [b"a/#"], [b"a", b"a/", b"a/b/c"], [b"", b"ab", b"b/a"]),
+    ("everything", [b"#"], [b"", b"a", b"/", b"$SYS/a"], []),
+    ("one_level_alone", [b"+"], [b"", b"a", b"#"], [b"/", b"a/b"]),
+    ("several_that_overlap", [b"+/b", b"a/+", b"a/#", b"#", b"a/b"], [b"a/b", b"x"], []),
+    ("the_same_twice", [b"a/+", b"a/+"], [b"a/b"], [b"b/b"]),
+    ("with_dollar", [b"$SYS/#"], [b"$SYS", b"$SYS/a"], [b"a"]),
+]:
+    for where, parts in [("together", [filters]), ("apart", [[one] for one in filters])]:
+        it = case(f"wild_{name}_{where}", "J9")
+        it.send("s", hello(ACK | WILD), *[subscribe(*part) for part in parts])
+        messages = [publish(topic, b"1") for topic in matching]
+        it.send("p", CONNECT, *[publish(topic, b"0") for topic in others], *messages)
+        it.send("s", unsubscribe(*filters)).send("p", *messages)
+        answers = [frame(3, bytes(len(part))) for part in parts]
+        it.gets("s", granted(ACK | WILD), *answers, *messages, frame(4, bytes(len(filters))))
+for name, bad in [
+    ("hash_within_a_level", b"a#"),
+    ("hash_in_front", b"#/a"),
+    ("plus_within_a_level", b"a/+b"),
+    ("two_in_a_level", b"+#"),
+]:
+    it = case(f"wild_bad_filter_{name}", "J9")
+    it.send("s", hello(ACK | WILD), subscribe(bad), subscribe(b"a", bad), unsubscribe(bad, b"x"))
+    it.send("p", CONNECT, publish(bad, b"1"), publish(b"a", b"2"))
+    it.gets("s", granted(ACK | WILD), frame(3, b"\x02"), frame(3, b"\x00\x02"),
+            frame(4, b"\x02\x00"), publish(b"a", b"2"))
+    it = case(f"wild_bad_filters_{name}_are_charged", "A12")
+    it.send("s", hello(WILD), subscribe(bad) * BUDGET, subscribe(b"a"))
+    it.gets("s", granted(WILD)).closes("s", "protocol_error_budget")
+for name, topic in [("plus", b"a/+"), ("hash", b"#"), ("both", b"+/#")]:
+    it = case(f"base_clients_have_{name}_as_an_ordinary_topic", "J10")
+    it.send("s", CONNECT, subscribe(topic)).send("w", hello(WILD), subscribe(topic))
+    it.send("p", CONNECT, publish(b"a/b", b"1"), publish(topic, b"2"))
+    it.gets("s", publish(topic, b"2"))
+    it.gets("w", granted(WILD), publish(b"a/b", b"1"), publish(topic, b"2"))
+for want, own in [(ACK | WILD | ECHO, 1), (ACK | WILD, 0)]:
+    it = case(f"wild_own_message_with_{want}", "J8")
+    it.send("s", hello(want), subscribe(b"a/b", b"a/+", b"#"), publish(b"a/b", b"1"))
+    it.send("p", CONNECT, publish(b"a/b", b"2"))
+    answers = [granted(want), frame(3, bytes(3))]
+    it.gets("s", *answers, publish(b"a/b", b"1") * own, publish(b"a/b", b"2"))
+it = case("wild_goes_with_its_session", "J9")
+it.send("s", hello(WILD), subscribe(b"#"), DISCONNECT).send("p", CONNECT, publish(b"a", b"1"))
+it.gets("s", granted(WILD)).closes("s", "client_disconnect")
 
 case = family("time", "")
 for name, seconds, steps, closed in [
