@@ -1,11 +1,13 @@
 //! How a client connects.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::Client;
 use super::error::ClientError;
 use super::reconnect::{Reconnect, Settings, Shared};
 use crate::address::Address;
+use crate::packet::{Extensions, Hello};
 
 /// Settings of a [`Client`], and the two ways to begin.
 ///
@@ -23,7 +25,33 @@ use crate::address::Address;
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
     settings: Settings,
-    payload: Vec<u8>,
+    payload: Payload,
+    want: Option<Extensions>,
+    keepalive: u8,
+    login: Option<Login>,
+}
+
+/// What CONNECT carries: a token perhaps, so it is shown to nobody either.
+#[derive(Clone)]
+struct Payload(Vec<u8>);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Who connects; the secret is shown to nobody.
+#[derive(Clone)]
+struct Login {
+    user: String,
+    secret: Vec<u8>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Login").field(&self.user).finish()
+    }
 }
 
 impl ClientBuilder {
@@ -34,8 +62,14 @@ impl ClientBuilder {
                 connect_timeout: CONNECT_TIMEOUT,
                 write_timeout: Some(WRITE_TIMEOUT),
                 reconnect: None,
+                asks: false,
+                wants_answers: false,
+                keepalive: None,
             },
-            payload: Vec::new(),
+            payload: Payload(Vec::new()),
+            want: None,
+            keepalive: 0,
+            login: None,
         }
     }
 
@@ -54,7 +88,7 @@ impl ClientBuilder {
     /// What CONNECT carries, a token for example; nothing unless told.
     #[must_use]
     pub fn payload(mut self, payload: impl AsRef<[u8]>) -> Self {
-        self.payload = payload.as_ref().into();
+        self.payload = Payload(payload.as_ref().into());
         self
     }
 
@@ -82,17 +116,84 @@ impl ClientBuilder {
         self
     }
 
+    /// Asks the broker for extensions; [`Client::extensions`] says what it has granted. A broker of
+    /// the base protocol grants nothing: it is given a second to answer, and the client connects
+    /// again without asking. The [payload](Self::payload) is sent only then.
+    #[must_use]
+    pub fn extensions(mut self, want: Extensions) -> Self {
+        self.want = Some(self.want.unwrap_or_default() | want);
+        self
+    }
+
+    /// Lets the broker close the connection when it has heard nothing for one and a half times so
+    /// long, in whole seconds up to 255. While this client waits in [`Receiver::receive`] it sends
+    /// what is needed; a program that does neither is given up.
+    ///
+    /// [`Receiver::receive`]: super::Receiver::receive
+    #[must_use]
+    pub fn keepalive(mut self, time: Duration) -> Self {
+        self.want = Some(self.want.unwrap_or_default());
+        self.keepalive = u8::try_from(time.as_secs().max(1)).unwrap_or(u8::MAX);
+        self
+    }
+
+    /// Logs in. Neither is sent to a broker again that does not answer.
+    #[must_use]
+    pub fn login(mut self, user: impl Into<String>, secret: impl Into<Vec<u8>>) -> Self {
+        self.want = Some(self.want.unwrap_or_default());
+        let (user, secret) = (user.into(), secret.into());
+        self.login = Some(Login { user, secret });
+        self
+    }
+
     /// Connects and sends CONNECT, which begins the session.
     ///
     /// # Errors
-    /// Nobody is there, or not in time; or the payload is longer than 255 bytes.
-    pub fn connect(self) -> Result<Client, ClientError> {
-        let payload = self.payload.clone();
+    /// Nobody is there, or not in time; the payload, or user and secret, do not fit into a frame;
+    /// `Refused` if the broker says no, and `NoLogin` if it does not say anything.
+    pub fn connect(mut self) -> Result<Client, ClientError> {
+        if let Some(want) = self.want {
+            if let Some(client) = self.connect_asking(want)? {
+                return Ok(client);
+            }
+            self.settings.asks = false;
+            self.settings.wants_answers = false;
+            self.settings.keepalive = None;
+        }
+        let payload = self.payload.0.clone();
         // First: what does not fit must not leave a connection behind at the broker.
         crate::packet::FrameBuf::connect(&payload)?;
         let mut client = self.open()?;
         client.send_connect(&payload)?;
         Ok(client)
+    }
+
+    /// `None` if the broker does not answer, and need not.
+    fn connect_asking(&mut self, want: Extensions) -> Result<Option<Client>, ClientError> {
+        let hello = Hello {
+            want,
+            keepalive: self.keepalive,
+            user: self.login.as_ref().map(|login| login.user.as_str()),
+            secret: self.login.as_ref().map(|login| login.secret.as_slice()),
+        };
+        let frame = hello.to_frame()?;
+        let keepalive = Duration::from_secs(self.keepalive.into());
+        self.settings.asks = true;
+        self.settings.wants_answers = want.contains(Extensions::ACK);
+        self.settings.keepalive = (self.keepalive > 0).then_some(keepalive);
+        let mut client = self.clone().open()?;
+        client.sender.shared().send_connect(frame)?;
+        match client.receiver.await_grant(GRANT_TIMEOUT) {
+            Ok(Some(_)) => Ok(Some(client)),
+            Ok(None) | Err(ClientError::Closed { .. } | ClientError::Reset { .. })
+                if self.login.is_some() =>
+            {
+                let address = client.broker().clone();
+                Err(ClientError::NoLogin { address })
+            }
+            Ok(None) | Err(ClientError::Closed { .. } | ClientError::Reset { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Connects and sends nothing, so that [`Sender::send_connect`] or raw bytes come first.
@@ -107,5 +208,8 @@ impl ClientBuilder {
     }
 }
 
+/// As long a broker may take to answer an extended CONNECT, before it counts as one of the base
+/// protocol.
+const GRANT_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -3,10 +3,12 @@
 //! It knows no socket and no clock, so a blocking client, an asynchronous one and a fuzzer drive
 //! the same code. It never panics and never hands out a part of a frame.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 
 use super::message::{Message, Skipped};
-use crate::packet::{FRAME_LEN_MAX, Frame, id};
+use crate::packet::{Answer, FRAME_LEN_MAX, Frame, id};
 
 /// Takes what was received and splits it into messages.
 ///
@@ -37,10 +39,20 @@ pub struct MessageDecoder {
     skipped: u64,
     skipped_in_row: u32,
     misbehaved: Option<Misbehaved>,
+    /// Frames that answer what was asked; absent where nothing was.
+    answers: Option<VecDeque<Bytes>>,
 }
 
 impl MessageDecoder {
-    /// For a new connection.
+    /// For a new connection that asks for extensions: answers are kept instead of skipped.
+    pub fn with_answers() -> Self {
+        Self {
+            answers: Some(VecDeque::new()),
+            ..Self::new()
+        }
+    }
+
+    /// For a new connection of the base protocol.
     pub fn new() -> Self {
         Self {
             buffer: BytesMut::new(),
@@ -49,6 +61,7 @@ impl MessageDecoder {
             skipped: 0,
             skipped_in_row: 0,
             misbehaved: None,
+            answers: None,
         }
     }
 
@@ -75,8 +88,8 @@ impl MessageDecoder {
         self.filled += len;
     }
 
-    /// The next message; `None` until its last byte is there. Whatever is no message is skipped and
-    /// counted.
+    /// The next message; `None` until its last byte is there. Answers in front of it are kept, and
+    /// whatever else is no message is skipped and counted.
     ///
     /// # Errors
     /// What comes cannot be from a broker: [`Misbehaved`], from then on each time.
@@ -91,9 +104,30 @@ impl MessageDecoder {
                     self.skipped_in_row = 0;
                     return Ok(Some(Message::from_checked(frame, topic_len)));
                 }
+                Err(_) if self.keep_answer(&frame) => {}
                 Err(reason) => self.skip(reason)?,
             }
         }
+    }
+
+    /// The next answer among the frames that were decoded, as a frame that [`Answer::of`] reads.
+    pub fn take_answer(&mut self) -> Option<Bytes> {
+        self.answers.as_mut()?.pop_front()
+    }
+
+    /// Keeps an answer; false if the frame is none, or too many were not taken.
+    fn keep_answer(&mut self, bytes: &Bytes) -> bool {
+        let Some(answers) = &mut self.answers else {
+            return false;
+        };
+        let frame = Frame::split_first(bytes).map(|(frame, _)| frame);
+        let is_answer = frame.and_then(Answer::of).is_some() && answers.len() < ANSWERS_MAX;
+        if is_answer {
+            self.received += 1;
+            self.skipped_in_row = 0;
+            answers.push_back(bytes.clone());
+        }
+        is_answer
     }
 
     /// The next whole frame of any kind, for programs that look at the protocol itself.
@@ -185,6 +219,9 @@ pub enum Misbehaved {
         /// What was wrong with the last of them.
         last: Skipped,
     },
+    /// It answers something else than it was asked.
+    #[error("its answer belongs to another question")]
+    Astray,
     /// The stream has ended, and nothing in it was a message.
     #[error("nothing that it sent was a message")]
     NoMessage,
@@ -197,6 +234,8 @@ type CheckedFrame = (Bytes, Result<u8, Skipped>);
 const BUFFER_LEN: usize = 64 * 1024;
 /// A smaller rest is not worth a system call.
 const SPACE_MIN: usize = 4 * 1024;
+/// As many answers as a broker keeps for a client that does not read, at two bytes each.
+const ANSWERS_MAX: usize = 32 * 1024;
 /// A peer of which so many frames in a row are useless will not get better.
 const SKIPPED_IN_ROW_MAX: u32 = 64;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::decoder::Misbehaved;
 use crate::address::{Address, AddressError};
-use crate::packet::EncodeError;
+use crate::packet::{EncodeError, Extensions, Reason, Status};
 
 /// Why a client could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,36 @@ pub enum ClientError {
         /// What it does instead.
         cause: Misbehaved,
     },
+    /// The broker does not let this client in.
+    #[error("the broker at {address} refuses the connection: {status}")]
+    Refused {
+        /// Who.
+        address: Address,
+        /// Why.
+        status: Status,
+    },
+    /// A user and a secret were sent, and no answer came: nobody knows who has them now.
+    #[error("{address} does not answer a login: it speaks the base protocol alone")]
+    NoLogin {
+        /// Who.
+        address: Address,
+    },
+    /// The broker has not granted what is needed for this.
+    #[error("the broker at {address} does not offer {missing}")]
+    NotGranted {
+        /// Who.
+        address: Address,
+        /// What is missing.
+        missing: Extensions,
+    },
+    /// The broker said why it closes the connection.
+    #[error("the broker at {address} closed the connection: {reason}")]
+    ClosedFor {
+        /// Who.
+        address: Address,
+        /// Why.
+        reason: Reason,
+    },
     /// An orderly end of the connection, between two frames.
     #[error("the broker at {address} closed the connection")]
     Closed {
@@ -89,9 +119,13 @@ impl ClientError {
     pub const fn fault(&self) -> Fault {
         match self {
             Self::Encode(_) | Self::Address(_) | Self::Disconnected => Fault::Caller,
-            Self::NotABroker { .. } | Self::Closed { .. } | Self::ClosedInFrame { .. } => {
-                Fault::Broker
-            }
+            Self::Refused { .. } => Fault::Caller,
+            Self::NotABroker { .. }
+            | Self::NoLogin { .. }
+            | Self::NotGranted { .. }
+            | Self::ClosedFor { .. }
+            | Self::Closed { .. }
+            | Self::ClosedInFrame { .. } => Fault::Broker,
             Self::NothingListens { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. }
@@ -142,6 +176,8 @@ pub enum Wait {
     Send,
     /// Be there again after a lost connection.
     Reconnect,
+    /// Answer a request.
+    Answer,
     /// Close the connection after DISCONNECT.
     Close,
 }
@@ -152,6 +188,7 @@ impl fmt::Display for Wait {
             Self::Connect => "answer",
             Self::Send => "take anything",
             Self::Reconnect => "come back",
+            Self::Answer => "answer a request",
             Self::Close => "close the connection",
         })
     }

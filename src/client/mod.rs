@@ -30,7 +30,8 @@
 //! further than the program does. [`ClientError::fault`] says who has to change something.
 //!
 //! A subscription takes effect when the broker has read it; the base protocol has no answer that
-//! would tell when.
+//! would tell when. A client that [asks](ClientBuilder::extensions) for answers can wait for that:
+//! [`Client::subscribe_acked`], [`Client::barrier`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ mod error;
 mod message;
 mod receiver;
 mod reconnect;
+mod requests;
 mod sender;
 
 pub use batch::Batch;

@@ -5,15 +5,17 @@
 //! and the others adopt its connection. No thread of its own does that.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::batch::unsent;
 use super::connection::{Connection, SendFailure};
 use super::error::{ClientError, Wait};
 use crate::address::Address;
-use crate::packet::{FrameBuf, id};
+use crate::packet::{Frame, FrameBuf, id};
 use crate::topic_frames::topic_frames;
 
 /// How to come back after a lost connection.
@@ -58,6 +60,12 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) write_timeout: Option<Duration>,
     pub(super) reconnect: Option<Reconnect>,
+    /// Whether CONNECT asks for extensions,
+    pub(super) asks: bool,
+    /// and for answers among them.
+    pub(super) wants_answers: bool,
+    /// At least so often a byte goes to the broker, as CONNECT promises.
+    pub(super) keepalive: Option<Duration>,
 }
 
 /// See the module.
@@ -76,12 +84,21 @@ pub(super) struct Shared {
 struct State {
     connection: Option<Arc<Connection>>,
     /// Sent first on each connection, once the client has sent it.
-    connect: Option<FrameBuf>,
+    connect: Option<Connect>,
     topics: BTreeSet<Box<str>>,
     disconnected: bool,
     connecting: bool,
     failures: u32,
     next_attempt: Instant,
+}
+
+/// A CONNECT, which may hold a secret: it is shown to nobody.
+struct Connect(FrameBuf);
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CONNECT")
+    }
 }
 
 impl Shared {
@@ -126,25 +143,44 @@ impl Shared {
 
     /// Sends CONNECT, and remembers it for the connections to come.
     pub(super) fn send_connect(&self, frame: FrameBuf) -> Result<(), ClientError> {
-        self.change(frame.bytes(), |state| state.connect = Some(frame))
+        self.change(frame.bytes(), false, |state| {
+            state.connect = Some(Connect(frame));
+        })
     }
 
-    /// Sends SUBSCRIBE, and remembers the topics.
-    pub(super) fn subscribe(&self, topics: &[&str]) -> Result<(), ClientError> {
+    /// Sends SUBSCRIBE, and remembers the topics. Returns the frames, each of which has an answer
+    /// where there are any.
+    pub(super) fn subscribe(
+        &self,
+        topics: &[&str],
+        is_awaited: bool,
+    ) -> Result<Vec<u8>, ClientError> {
         let frames = topic_frames(id::SUBSCRIBE, topics.iter().copied())?;
-        self.change(&frames, |state| {
+        self.change(&frames, is_awaited, |state| {
             state.topics.extend(topics.iter().copied().map(Box::from));
-        })
+        })?;
+        Ok(frames)
     }
 
-    /// Sends UNSUBSCRIBE, and forgets the topics.
-    pub(super) fn unsubscribe(&self, topics: &[&str]) -> Result<(), ClientError> {
+    /// Sends UNSUBSCRIBE, and forgets the topics; returns the frames.
+    pub(super) fn unsubscribe(
+        &self,
+        topics: &[&str],
+        is_awaited: bool,
+    ) -> Result<Vec<u8>, ClientError> {
         let frames = topic_frames(id::UNSUBSCRIBE, topics.iter().copied())?;
-        self.change(&frames, |state| {
-            for topic in topics {
-                state.topics.remove(*topic);
-            }
-        })
+        self.change(&frames, is_awaited, |state| state.forget(topics))?;
+        Ok(frames)
+    }
+
+    /// The broker has refused these.
+    pub(super) fn forget(&self, topics: &[&str]) {
+        self.lock().forget(topics);
+    }
+
+    /// Sends a request that changes nothing which is remembered.
+    pub(super) fn request(&self, frame: &[u8], is_awaited: bool) -> Result<(), ClientError> {
+        self.change(frame, is_awaited, |_| ())
     }
 
     /// Marks `connection` as lost. An error, the cause, if this client does not reconnect.
@@ -229,16 +265,23 @@ impl Shared {
 
     /// Remembers a change and sends its frames, both under the lock: a reconnection either comes
     /// later and carries the change, or it has come before and gets the frames.
-    fn change(&self, frames: &[u8], remember: impl FnOnce(&mut State)) -> Result<(), ClientError> {
+    fn change(
+        &self,
+        frames: &[u8],
+        is_awaited: bool,
+        remember: impl FnOnce(&mut State),
+    ) -> Result<(), ClientError> {
         let mut state = self.lock();
         if state.disconnected {
             return Err(ClientError::Disconnected);
         }
         remember(&mut state);
         if let Some(connection) = state.connection.clone() {
-            let Err(SendFailure { error, .. }) = connection.send(frames) else {
+            connection.note_requests(requests(frames), is_awaited);
+            let Err(SendFailure { written, error }) = connection.send(frames) else {
                 return Ok(());
             };
+            connection.forget_requests(requests(unsent(frames, written)));
             drop(state);
             if matches!(error, ClientError::TimedOut { .. }) {
                 return Err(error);
@@ -316,14 +359,21 @@ impl Shared {
 }
 
 impl State {
+    fn forget(&mut self, topics: &[&str]) {
+        for topic in topics {
+            self.topics.remove(*topic);
+        }
+    }
+
     /// Sends what makes the broker know this client again.
     fn restore(&self, connection: Connection) -> Result<Connection, ClientError> {
         let mut frames = Vec::new();
-        if let Some(connect) = &self.connect {
+        if let Some(Connect(connect)) = &self.connect {
             frames.extend_from_slice(connect.bytes());
         }
         let topics = self.topics.iter().map(AsRef::as_ref);
         frames.extend(topic_frames(id::SUBSCRIBE, topics)?);
+        connection.note_requests(requests(&frames), false);
         match connection.send(&frames) {
             Ok(()) => Ok(connection),
             Err(failure) => Err(failure.error),
@@ -337,12 +387,24 @@ fn is_current(state: &State, connection: &Connection) -> bool {
 }
 
 fn open(settings: &Settings, generation: u64) -> Result<Connection, ClientError> {
-    Connection::open(
+    let connection = Connection::open(
         &settings.address,
         generation,
         settings.connect_timeout,
         settings.write_timeout,
-    )
+    )?;
+    connection.set_answered(settings.wants_answers);
+    Ok(connection)
+}
+
+/// How many of these frames are answered, where any are.
+fn requests(mut frames: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((frame, rest)) = Frame::split_first(frames) {
+        count += usize::from(matches!(frame.id(), id::SUBSCRIBE | id::UNSUBSCRIBE));
+        frames = rest;
+    }
+    count
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Sender {
     ) -> Result<(), ClientError> {
         let topics: Vec<T> = topics.into_iter().collect();
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-        self.shared.subscribe(&topics)
+        self.shared.subscribe(&topics, false).map(drop)
     }
 
     /// Ends the subscriptions to all `topics`. Topics that are not subscribed do not matter.
@@ -67,7 +67,7 @@ impl Sender {
     ) -> Result<(), ClientError> {
         let topics: Vec<T> = topics.into_iter().collect();
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-        self.shared.unsubscribe(&topics)
+        self.shared.unsubscribe(&topics, false).map(drop)
     }
 
     /// What is subscribed, in alphabetical order.
@@ -84,6 +84,10 @@ impl Sender {
     /// `Encode` if the payload is longer than 255 bytes. Otherwise the connection's fault.
     pub fn send_connect(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         self.shared.send_connect(FrameBuf::connect(payload)?)
+    }
+
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Sends any bytes as they are. They are never sent again on another connection, and what they

@@ -10,6 +10,8 @@ mod broker;
 #[cfg(feature = "broker")]
 #[path = "../support/engine.rs"]
 mod engine;
+#[cfg(feature = "broker")]
+mod extensions;
 mod faults;
 #[path = "../peer/mod.rs"]
 mod peer;

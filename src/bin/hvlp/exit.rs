@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use hvlp::address::Address;
 use hvlp::client::{ClientError, Fault, Wait};
 
-/// The exit codes of `hvlp`. 4 is kept for brokers that ask for a login.
+/// The exit codes of `hvlp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done, or whoever read our output has gone.
@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// No broker answers there.
     NobodyThere = 3,
+    /// The broker does not let us in.
+    Refused = 4,
     /// The time was up before as many messages came as were asked for.
     TimedOut = 5,
 }
@@ -68,6 +70,7 @@ impl Failure {
                     wait: Wait::Connect,
                     ..
                 } => Exit::NobodyThere,
+                ClientError::Refused { .. } | ClientError::NoLogin { .. } => Exit::Refused,
                 other if other.fault() == Fault::Caller => Exit::Usage,
                 _ => Exit::Failed,
             },

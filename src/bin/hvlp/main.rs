@@ -43,9 +43,9 @@ enum Task {
 
 const AFTER_HELP: &str = "\
 Each option has a variable HVLP_<OPTION>, for example HVLP_SERVER.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody answers there, 5 time-out before -C messages;
-interrupted by Ctrl-C 130, as shells report it (sub prints what it has first; ping prints its
-summary and ends with 0).";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody answers there, 4 the broker refuses the
+login, 5 time-out before -C messages; interrupted by Ctrl-C 130, as shells report it (sub
+prints what it has first; ping prints its summary and ends with 0).";
 
 fn main() -> ExitCode {
     let command = with_variables(Arguments::command());

@@ -1,7 +1,8 @@
-//! `hvlp ping`: how long a message takes through the broker and back.
+//! `hvlp ping`: how long the broker takes to answer.
 //!
-//! The base protocol has no answer to measure, so one connection publishes to a topic that nobody
-//! else knows, and a second one, subscribed to it, receives.
+//! A broker that grants ACK answers a ping when all of its reactors have done what was sent before.
+//! The base protocol has no answer to measure: there one connection publishes to a topic that
+//! nobody else knows, and a second one, subscribed to it, receives.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
@@ -10,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use hvlp::address::Address;
 use hvlp::client::Client;
+use hvlp::packet::Extensions;
 
 use super::exit::{Exit, Failure};
 use super::server::{Server, duration};
@@ -36,7 +39,7 @@ impl Ping {
         let mut path = Path::open(server)?;
         let mut out = io::stdout().lock();
         if !server.quiet && !self.json {
-            writeln!(out, "ping {}", path.publisher.broker())?;
+            writeln!(out, "ping {}, by {}", path.broker(), path.means())?;
         }
         let mut trips = Trips::new()?;
         let measured = self.measure(server.quiet, &mut path, &interrupted, &mut trips, &mut out);
@@ -48,8 +51,7 @@ impl Ping {
         };
         writeln!(out, "{summary}")?;
         measured?;
-        path.publisher.disconnect()?;
-        path.subscriber.disconnect()?;
+        path.disconnect()?;
         Ok(if trips.took.is_empty() {
             Exit::Failed
         } else {
@@ -90,18 +92,96 @@ impl Ping {
     }
 }
 
+/// The way there and back.
+enum Path {
+    /// A connection whose pings are answered.
+    Answered(Box<Client>),
+    /// What stands in for pings elsewhere.
+    Published(Box<Pair>),
+}
+
+impl Path {
+    fn open(server: &Server) -> Result<Self, Failure> {
+        let client = server.connect_asking(Extensions::ACK)?;
+        match client.extensions().contains(Extensions::ACK) {
+            true => Ok(Self::Answered(Box::new(client))),
+            false => Ok(Self::Published(Box::new(Pair::open(server, client)?))),
+        }
+    }
+
+    fn broker(&self) -> &Address {
+        self.listener().broker()
+    }
+
+    const fn means(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "its pings",
+            Self::Published(_) => "messages through it: it has no pings",
+        }
+    }
+
+    /// There and back; `None` if nothing comes in time.
+    fn round_trip(
+        &mut self,
+        number: u64,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<Duration>, Failure> {
+        match self {
+            Self::Answered(client) => {
+                let sent = Instant::now();
+                client.barrier()?;
+                Ok(Some(sent.elapsed()))
+            }
+            Self::Published(pair) => pair.round_trip(number, interrupted),
+        }
+    }
+
+    /// Waits on the socket, so that a connection that ends is noticed at once.
+    fn wait_until(&mut self, due: Instant, interrupted: &AtomicBool) -> Result<(), Failure> {
+        let listener = match self {
+            Self::Answered(client) => client,
+            Self::Published(pair) => &mut pair.subscriber,
+        };
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() || interrupted.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            listener.receive(left.min(SLICE))?;
+        }
+    }
+
+    fn disconnect(self) -> Result<(), Failure> {
+        match self {
+            Self::Answered(client) => client.disconnect()?,
+            Self::Published(pair) => {
+                pair.publisher.disconnect()?;
+                pair.subscriber.disconnect()?;
+            }
+        }
+        Ok(())
+    }
+
+    const fn listener(&self) -> &Client {
+        match self {
+            Self::Answered(client) => client,
+            Self::Published(pair) => &pair.subscriber,
+        }
+    }
+}
+
 /// Two connections and the topic between them.
-struct Path {
+struct Pair {
     publisher: Client,
     subscriber: Client,
     topic: String,
 }
 
-impl Path {
-    /// Connects both, and waits until the broker has taken the subscription: until a message comes.
-    fn open(server: &Server) -> Result<Self, Failure> {
+impl Pair {
+    /// Waits until the broker has taken the subscription: until a message comes.
+    fn open(server: &Server, publisher: Client) -> Result<Self, Failure> {
         let mut path = Self {
-            publisher: server.connect()?,
+            publisher,
             subscriber: server.connect()?,
             topic: format!("hvlp/ping/{:016x}", RandomState::new().hash_one(0)),
         };
@@ -134,17 +214,6 @@ impl Path {
             }
         }
         Ok(None)
-    }
-
-    /// Waits on the socket, so that a connection that ends is noticed at once.
-    fn wait_until(&mut self, due: Instant, interrupted: &AtomicBool) -> Result<(), Failure> {
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || interrupted.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            self.subscriber.receive(left.min(SLICE))?;
-        }
     }
 }
 

@@ -6,11 +6,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hvlp::client::{Batch, Client};
-use hvlp::packet::{EncodeError, TOPIC_LEN_MAX};
+use hvlp::client::{Batch, Client, ClientError};
+use hvlp::packet::{EncodeError, Extensions, TOPIC_LEN_MAX};
 use jiff::Timestamp;
 
 use super::exit::{Exit, Failure};
+use super::output::talk;
 use super::server::{Server, duration};
 
 /// Publish one message, or many
@@ -58,6 +59,9 @@ pub(crate) struct Publish {
     /// In the data, {ts} stands for the time and n in braces for the number of the message
     #[arg(long)]
     template: bool,
+    /// Wait until the broker has given all of it to those who want it, and say so
+    #[arg(long)]
+    confirm: bool,
 }
 
 impl Publish {
@@ -73,10 +77,11 @@ impl Publish {
             template: self.template,
             number: 0,
             batch: Batch::new(),
+            confirms: self.confirm.then_some(!server.quiet),
         };
         let data = match source {
             Source::Lines => {
-                let client = server.connect()?;
+                let client = self.connect(server)?;
                 return publisher.publish_lines(client, io::stdin().lock());
             }
             Source::Data(data) => data.into_bytes(),
@@ -87,12 +92,27 @@ impl Publish {
         publisher.add(&data)?;
         publisher.batch.clear();
         publisher.number = 0;
-        let client = server.connect()?;
+        let client = self.connect(server)?;
         let count = self.count.unwrap_or(match self.interval {
             Some(_) => u64::MAX,
             None => 1,
         });
         publisher.publish_repeated(client, &data, count, self.interval)
+    }
+
+    /// Nothing is published that could not be confirmed if that was asked for.
+    fn connect(&self, server: &Server) -> Result<Client, Failure> {
+        if !self.confirm {
+            return server.connect();
+        }
+        let client = server.connect_asking(Extensions::ACK)?;
+        match client.extensions().contains(Extensions::ACK) {
+            true => Ok(client),
+            false => Err(Failure::Client(ClientError::NotGranted {
+                address: client.broker().clone(),
+                missing: Extensions::ACK,
+            })),
+        }
     }
 
     fn topic_and_source(&self) -> Result<(&str, Source<'_>), Failure> {
@@ -146,6 +166,8 @@ struct Publisher<'a> {
     template: bool,
     number: u64,
     batch: Batch,
+    /// Whether the end is confirmed, and that told.
+    confirms: Option<bool>,
 }
 
 impl Publisher<'_> {
@@ -227,6 +249,12 @@ impl Publisher<'_> {
 
     fn finish(&mut self, mut client: Client) -> Result<Exit, Failure> {
         client.send_batch(&mut self.batch)?;
+        if let Some(is_told) = self.confirms {
+            client.barrier()?;
+            if is_told {
+                talk(format_args!("confirmed, messages: {}", self.number));
+            }
+        }
         client.disconnect()?;
         Ok(Exit::Done)
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hvlp::address::Address;
 use hvlp::client::{Client, ClientBuilder};
+use hvlp::packet::Extensions;
 
 use super::exit::Failure;
 use super::output::talk;
@@ -57,6 +58,13 @@ impl Server {
 
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         let client = self.builder()?.connect()?;
+        self.announce(&client);
+        Ok(client)
+    }
+
+    /// As `connect`, asking for extensions; the client says what was granted.
+    pub(crate) fn connect_asking(&self, want: Extensions) -> Result<Client, Failure> {
+        let client = self.builder()?.extensions(want).connect()?;
         self.announce(&client);
         Ok(client)
     }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use hvlp::client::{Client, Message, Reconnect};
+use hvlp::packet::{Extensions, Status};
 use jiff::Timestamp;
 
 use super::exit::{Exit, Failure};
@@ -15,7 +16,7 @@ use super::server::{Server, duration};
 #[derive(Debug, clap::Args)]
 #[command(after_help = FORMAT_HELP)]
 pub(crate) struct Subscribe {
-    /// Topics, each matched as it is written
+    /// Topics; in one like 'a/+/b' or 'a/#' a level `+` is any one level, and a last `#` all others
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// Print the topic before the data
@@ -46,6 +47,9 @@ pub(crate) struct Subscribe {
     /// Come back when the connection is lost
     #[arg(long)]
     reconnect: bool,
+    /// Take `+` and `#` as they are written
+    #[arg(long)]
+    exact: bool,
 }
 
 const FORMAT_HELP: &str = "\
@@ -78,10 +82,13 @@ impl Subscribe {
         if self.reconnect {
             builder = builder.reconnect(Reconnect::default());
         }
+        if self.has_wildcards() {
+            builder = builder.extensions(Extensions::ACK | Extensions::WILD);
+        }
         let mut client = builder.connect()?;
         server.announce(&client);
         let interruption = Interruption::closing(client.sender())?;
-        client.subscribe(&self.topics)?;
+        self.subscribe(&mut client)?;
         if !server.quiet {
             talk("subscribed, waiting");
         }
@@ -96,6 +103,43 @@ impl Subscribe {
         // All that was asked for has been printed; how the broker takes the end does not matter.
         let _ = client.disconnect();
         Ok(exit)
+    }
+
+    /// Whether some topic looks as if it had any.
+    fn has_wildcards(&self) -> bool {
+        let is_filter = |topic: &String| {
+            let mut levels = topic.split('/');
+            levels.any(|level| matches!(level, "+" | "#"))
+        };
+        !self.exact && self.topics.iter().any(is_filter)
+    }
+
+    fn subscribe(&self, client: &mut Client) -> Result<(), Failure> {
+        let extensions = client.extensions();
+        if self.has_wildcards() && !extensions.contains(Extensions::WILD) {
+            return Err(Failure::Other(format!(
+                "the broker at {} has no wildcards; --exact takes + and # as they are written",
+                client.broker()
+            )));
+        }
+        if !extensions.contains(Extensions::ACK) {
+            client.subscribe(&self.topics)?;
+            return Ok(());
+        }
+        let statuses = client.subscribe_acked(&self.topics)?;
+        for (topic, status) in self.topics.iter().zip(statuses) {
+            let why = match status {
+                Status::Ok => continue,
+                Status::Malformed => {
+                    "a wildcard is a level of its own, and # the last one; --exact takes it as it \
+                     is written"
+                        .into()
+                }
+                other => other.to_string(),
+            };
+            return Err(Failure::Other(format!("topic {topic:?}: {why}")));
+        }
+        Ok(())
     }
 
     /// Prints until the end, whatever kind it is; nothing that came stays in a buffer.

@@ -1,0 +1,142 @@
+//! Requests with answers: what a client asks of a broker that has granted ACK.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Client;
+use super::error::{ClientError, Wait};
+use crate::packet::{Answer, Extensions, Frame, Status, Topics};
+
+/// How long an answer may take. Messages that come before it are kept, and received afterwards.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Client {
+    /// The extensions that are in force on this connection.
+    pub const fn extensions(&self) -> Extensions {
+        self.receiver.extensions()
+    }
+
+    /// Subscribes to all `topics` and waits until the broker has: what is published from now on, by
+    /// anybody, is received. Returns the status of each topic; those that were refused are skipped.
+    ///
+    /// ```
+    /// # #[cfg(feature = "broker")] {
+    /// use hvlp::Client;
+    /// use hvlp::packet::{Extensions, Status};
+    ///
+    /// # let broker = hvlp::Broker::builder().listen("127.0.0.1:0")?.spawn()?;
+    /// # let address = broker.local_addr();
+    /// let wanted = Extensions::ACK | Extensions::WILD;
+    /// let mut client = Client::builder().address(address)?.extensions(wanted).connect()?;
+    /// assert_eq!(client.subscribe_acked(["state/+", "a#"])?, [Status::Ok, Status::Malformed]);
+    ///
+    /// let mut other = Client::connect(address)?;
+    /// other.publish("state/door", b"open")?;
+    /// let message = client.receive(None)?.expect("no time limit");
+    /// assert_eq!(message.topic(), "state/door");
+    /// assert_eq!(client.barrier()?, 0, "no message was dropped");
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotGranted` without ACK; `Encode` if a topic is longer than 254 bytes, nothing is written
+    /// then; otherwise the connection's fault, and nobody knows what has taken effect.
+    pub fn subscribe_acked<T: AsRef<str>>(
+        &mut self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Status>, ClientError> {
+        self.require(Extensions::ACK)?;
+        let topics: Vec<T> = topics.into_iter().collect();
+        let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+        let sent = self.sender.shared().subscribe(&topics, true);
+        let statuses = self.statuses(sent)?;
+        let refused = topics.iter().zip(&statuses);
+        let refused: Vec<_> = refused
+            .filter(|(_, status)| **status != Status::Ok)
+            .map(|(topic, _)| *topic)
+            .collect();
+        self.sender.shared().forget(&refused);
+        Ok(statuses)
+    }
+
+    /// Ends the subscriptions to all `topics` and waits until the broker has. Returns the status of
+    /// each; topics that are not subscribed are no error.
+    ///
+    /// # Errors
+    /// As [`subscribe_acked`](Self::subscribe_acked).
+    pub fn unsubscribe_acked<T: AsRef<str>>(
+        &mut self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Status>, ClientError> {
+        self.require(Extensions::ACK)?;
+        let topics: Vec<T> = topics.into_iter().collect();
+        let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+        let sent = self.sender.shared().unsubscribe(&topics, true);
+        self.statuses(sent)
+    }
+
+    /// Waits until all that this client has sent is in effect everywhere: what it has published has
+    /// been given to all who wanted it. Returns how many messages for this client the broker has
+    /// dropped so far, because it did not read them in time.
+    ///
+    /// # Errors
+    /// `NotGranted` without ACK; otherwise the connection's fault.
+    pub fn barrier(&mut self) -> Result<u32, ClientError> {
+        self.require(Extensions::ACK)?;
+        let sent = self.sender.shared().request(&PING, true);
+        sent.map_err(|error| self.receiver.explain(error))?;
+        let answer = self.answer()?;
+        match answer_of(&answer) {
+            Some(Answer::Pong { dropped }) => Ok(dropped),
+            _ => Err(self.receiver.astray()),
+        }
+    }
+
+    fn require(&self, extension: Extensions) -> Result<(), ClientError> {
+        match self.extensions().contains(extension) {
+            true => Ok(()),
+            false => Err(ClientError::NotGranted {
+                address: self.broker().clone(),
+                missing: extension,
+            }),
+        }
+    }
+
+    /// The answers to these frames, one behind the other.
+    fn statuses(&mut self, sent: Result<Vec<u8>, ClientError>) -> Result<Vec<Status>, ClientError> {
+        let frames = sent.map_err(|error| self.receiver.explain(error))?;
+        let (mut statuses, mut rest) = (Vec::new(), &frames[..]);
+        while let Some((frame, behind)) = Frame::split_first(rest) {
+            rest = behind;
+            let count = Topics::parse(frame.payload()).map_or(0, Iterator::count);
+            let answer = self.answer()?;
+            match answer_of(&answer) {
+                Some(
+                    Answer::Subscribe { statuses: given } | Answer::Unsubscribe { statuses: given },
+                ) if given.len() == count => {
+                    statuses.extend(given.iter().map(|byte| Status::of(*byte)));
+                }
+                _ => return Err(self.receiver.astray()),
+            }
+        }
+        Ok(statuses)
+    }
+
+    fn answer(&mut self) -> Result<Bytes, ClientError> {
+        let answer = self.receiver.answer(Instant::now() + ANSWER_TIMEOUT)?;
+        answer.ok_or_else(|| ClientError::TimedOut {
+            address: self.broker().clone(),
+            wait: Wait::Answer,
+            limit: ANSWER_TIMEOUT,
+        })
+    }
+}
+
+/// The empty UNSUBSCRIBE.
+const PING: [u8; 2] = [crate::packet::id::UNSUBSCRIBE, 0];
+
+fn answer_of(frame: &Bytes) -> Option<Answer<'_>> {
+    Frame::split_first(frame).and_then(|(frame, _)| Answer::of(frame))
+}
