@@ -85,7 +85,7 @@ impl Coverage {
     fn check(&self) {
         // A reservation that fails cannot be arranged from outside, and connections that wait to be
         // adopted, or come from one address, are not bounded here. No reactor can be late. No peer
-        // asks for extensions, whose ends two of these are.
+        // asks for extensions, of which the last three are.
         let impossible = [
             "no_memory",
             "overload",
@@ -94,6 +94,7 @@ impl Coverage {
             "accept_rests_total",
             "hello_malformed",
             "keepalive",
+            "bad_filter",
         ];
         let unmet = Fault::ALL
             .iter()
