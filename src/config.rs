@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::outbound::{Bound, SlowConsumer};
 use crate::packet::Extensions;
+use crate::register::last_values::Prefixes;
 
 mod engine;
 mod keys;
@@ -47,6 +48,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// `extensions`
     pub extensions: Extensions,
+    /// `last_value`
+    pub last_value: Prefixes,
     /// The settings of every listener, where it has none of its own.
     pub listener: ListenerConfig,
     /// The bounds of the process.
@@ -167,6 +170,10 @@ pub struct Limits {
     pub filter_shapes_max: usize,
     /// `limits.topic_bytes_max`
     pub topic_bytes_max: usize,
+    /// `last_value_topics_max`
+    pub last_value_topics_max: usize,
+    /// `last_value_bytes_max`
+    pub last_value_bytes_max: usize,
     /// `limits.error_budget`
     pub error_budget: usize,
     /// `limits.error_window`
@@ -216,6 +223,7 @@ impl Default for Config {
             busy_poll: None,
             drain_timeout: Duration::from_secs(10),
             extensions: Extensions::ALL,
+            last_value: Prefixes::default(),
             listener: ListenerConfig::default(),
             limits: Limits::default(),
         }
@@ -264,6 +272,9 @@ impl Default for Limits {
             filter_shapes_max: 1024,
             // A million of more than 130 bytes each: names in telemetry have 20 to 60.
             topic_bytes_max: 128 * MIB,
+            // With frames of 230 bytes one comes to its end as soon as the other.
+            last_value_topics_max: 100_000,
+            last_value_bytes_max: 32 * MIB,
             error_budget: 64,
             error_window: Duration::from_secs(10),
             // Above what a herd of clients comes to that reconnect: with 10,000 a second their SYNs

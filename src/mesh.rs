@@ -15,20 +15,23 @@ use crate::session::SessionKey;
 use crate::sync::{AtomicBool, Consumer, Ordering, Producer, PushError, RingBuffer, fence};
 
 /// Records of runs: each a header of the run's length in bytes, its number of frames (4 bytes each,
-/// little-endian) and its topic's hash (8 bytes), and so many bytes of whole frames. Words between
-/// shards are records without frames; see [`Word`].
+/// little-endian) and its topic's hash (8 bytes), and so many bytes of whole frames. A number of
+/// frames with `NUMBERED` in it is followed by the number (8 bytes) of the last value that the run
+/// became. Words between shards are records without frames; see [`Word`].
 pub(crate) type Batch = Vec<u8>;
 
 /// The number of frames of a record that asks whether all before it has been delivered, and of the
 /// one that says so. Both carry the key of the session that wants to know instead of a hash.
 const ASKS: u32 = 0;
 const ANSWERS: u32 = u32::MAX;
+const NUMBERED: u32 = 1 << 31;
 
 /// A batch is handed over when it has grown to this.
 const BATCH_LEN: usize = 64 * 1024;
 /// Batches under way between two shards.
 const RING_BATCHES: usize = 8;
 const RECORD_HEADER_LEN: usize = 16;
+const NUMBER_LEN: usize = 8;
 /// What the batches from one shard to another take beside the spill: the ring's, the empty ones on
 /// their way back, and the one that is filled.
 pub(crate) const RING_BYTES_MAX: usize = (2 * RING_BATCHES + 1) * BATCH_LEN;
@@ -141,6 +144,8 @@ pub(crate) struct Record {
     pub(crate) frame_count: u32,
     /// Of its topic.
     pub(crate) hash: u64,
+    /// Of the last value that it became, if its topic is kept.
+    pub(crate) number: Option<u64>,
 }
 
 /// What handing over has changed for publishers, by the outbox concerned.
@@ -180,8 +185,17 @@ impl Mesh {
         ends
     }
 
-    /// Appends a run, whole frames of the topic with this hash, for shard `to`.
-    pub(crate) fn forward(&mut self, to: usize, publisher: SessionKey, hash: u64, mut run: &[u8]) {
+    /// Appends a run, whole frames of the topic with this hash, for shard `to`. `number`: of the
+    /// last value that it became.
+    pub(crate) fn forward(
+        &mut self,
+        to: usize,
+        publisher: SessionKey,
+        hash: u64,
+        number: Option<u64>,
+        mut run: &[u8],
+    ) {
+        let header_len = RECORD_HEADER_LEN + number.map_or(0, |_| NUMBER_LEN);
         let Some(outbox) = self.outboxes.get_mut(to).and_then(Option::as_mut) else {
             return;
         };
@@ -189,7 +203,7 @@ impl Mesh {
             outbox.fed_by.push(publisher);
         }
         while !run.is_empty() {
-            let room = BATCH_LEN.saturating_sub(outbox.filling.len() + RECORD_HEADER_LEN);
+            let room = BATCH_LEN.saturating_sub(outbox.filling.len() + header_len);
             let (len, frames) = whole_frames(run, room);
             if len == 0 {
                 // A run is whole frames, and a frame fits into an empty batch.
@@ -198,14 +212,18 @@ impl Mesh {
                 continue;
             }
             let (record, rest) = run.split_at(len);
-            let word = |count: u64| {
-                u32::try_from(count)
-                    .expect("a batch is short")
-                    .to_le_bytes()
-            };
-            outbox.filling.extend_from_slice(&word(len as u64));
-            outbox.filling.extend_from_slice(&word(frames));
+            let word = |count: u64| u32::try_from(count).expect("a batch is short");
+            let numbered = number.map_or(0, |_| NUMBERED);
+            outbox
+                .filling
+                .extend_from_slice(&word(len as u64).to_le_bytes());
+            outbox
+                .filling
+                .extend_from_slice(&(word(frames) | numbered).to_le_bytes());
             outbox.filling.extend_from_slice(&hash.to_le_bytes());
+            if let Some(number) = number {
+                outbox.filling.extend_from_slice(&number.to_le_bytes());
+            }
             outbox.filling.extend_from_slice(record);
             run = rest;
         }
@@ -377,12 +395,20 @@ impl Record {
     pub(crate) fn read(batch: &[u8], at: usize) -> Option<Self> {
         let (len, behind) = batch.get(at..)?.split_first_chunk()?;
         let (frame_count, behind) = behind.split_first_chunk()?;
-        let (hash, _) = behind.split_first_chunk()?;
-        let start = at + RECORD_HEADER_LEN;
+        let (hash, behind) = behind.split_first_chunk()?;
+        let mut start = at + RECORD_HEADER_LEN;
+        let (mut frame_count, mut number) = (u32::from_le_bytes(*frame_count), None);
+        if frame_count & NUMBERED != 0 && frame_count != ANSWERS {
+            let (bytes, _) = behind.split_first_chunk()?;
+            number = Some(u64::from_le_bytes(*bytes));
+            frame_count &= !NUMBERED;
+            start += NUMBER_LEN;
+        }
         Some(Self {
             frames: start..start + u32::from_le_bytes(*len) as usize,
-            frame_count: u32::from_le_bytes(*frame_count),
+            frame_count,
             hash: u64::from_le_bytes(*hash),
+            number,
         })
     }
 }
@@ -481,7 +507,7 @@ mod tests {
         let (greedy, modest) = (SessionKey::new(1, 0), SessionKey::new(2, 0));
         let run = frames(8000);
         let (mut sent, mut received) = (Vec::new(), Vec::new());
-        ends[0].forward(1, greedy, 0, &run);
+        ends[0].forward(1, greedy, 0, None, &run);
         sent.extend_from_slice(&run);
         let change = ends[0].hand_over();
         assert!(run.len() > RING_BATCHES * BATCH_LEN);
@@ -490,7 +516,7 @@ mod tests {
 
         received.extend(drain(&mut ends[1]));
         assert!(ends[0].has_work());
-        ends[0].forward(1, modest, 0, &frames(10));
+        ends[0].forward(1, modest, 0, None, &frames(10));
         sent.extend_from_slice(&frames(10));
         let change = ends[0].hand_over();
         assert_eq!(
@@ -525,7 +551,7 @@ mod tests {
         let mut ends = Mesh::between(&[silent(), silent(), silent()]);
         for from in [1, 2] {
             for _ in 0..3 {
-                ends[from].forward(0, SessionKey::new(0, 0), 0, &frames(1));
+                ends[from].forward(0, SessionKey::new(0, 0), 0, None, &frames(1));
                 ends[from].hand_over();
             }
         }

@@ -185,10 +185,14 @@ counters! {
         frames_read sum Counter "frames_read_total" "", "Whole frames.";
         publishes_unmatched sum Counter "publishes_unmatched_total" "", "Accepted PUBLISH that nobody wanted.";
         deliveries_matched sum Counter "deliveries_matched_total" "", "Pairs of an accepted PUBLISH and a session.";
+        deliveries_replayed sum Counter "deliveries_replayed_total" "", "Of deliveries_matched, those of last values to who subscribed later.";
         deliveries_written sum Counter "deliveries_written_total" "", "Deliveries whose last byte the kernel took.";
         deliveries_owed sum Gauge "deliveries_owed" "", "Deliveries neither written nor dropped yet.";
         topics sum Gauge "topics" "", "Topics that somebody is subscribed to.";
         topic_bytes sum Gauge "topic_bytes" "", "Lengths of the names of topics, once for each reactor with a subscriber.";
+        last_value_topics max Gauge "last_value_topics" "", "Topics whose last value is kept.";
+        last_value_bytes max Gauge "last_value_bytes" "", "What last values take, overhead included.";
+        last_values_evicted max Counter "last_values_evicted_total" "", "Last values that had to go for newer ones, at last_value_topics_max or last_value_bytes_max.";
         subscriptions sum Gauge "subscriptions" "", "Pairs of a session and a topic that it is subscribed to.";
         publishers_paused sum Gauge "publishers_paused" "", "Sessions that are not read until a reactor or a slow subscriber has room.";
         backlog_bytes sum Gauge "backlog_bytes" "", "What sessions are owed and their sockets have refused, overhead included.";

@@ -233,6 +233,21 @@ impl Outbound {
         }
         kept
     }
+
+    /// Adds whole frames, `count` of them, to the backlog. This turn has brought no pieces.
+    pub fn keep(&mut self, frames: &[u8], count: u64, bound: Bound, spares: &mut Spares) -> Kept {
+        debug_assert!(!self.has_pieces(), "they would come behind");
+        let mut backlog = self.backlog.take().unwrap_or_default();
+        let owed_before = backlog.frames();
+        let mut kept = Kept::default();
+        kept.push(&mut backlog, frames, bound, spares);
+        let gone = kept.displaced + kept.conflated;
+        kept.dropped = count + owed_before - gone - backlog.frames();
+        if !backlog.is_empty() {
+            self.backlog = Some(backlog);
+        }
+        kept
+    }
 }
 
 /// What became of the frames that a socket did not take all of. What is not counted here lies in

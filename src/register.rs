@@ -14,6 +14,7 @@ use crate::register::directory::Interest;
 use crate::session::SessionKey;
 
 pub mod directory;
+pub mod last_values;
 mod name;
 mod topics;
 pub mod wildcard;
@@ -226,6 +227,12 @@ impl Register {
         }
     }
 
+    /// The name of a topic that was found.
+    pub(crate) fn name_at(&self, TopicIndex(index): TopicIndex) -> &str {
+        let name = self.topics[index].interest.topic();
+        str::from_utf8(name).expect(TEXT)
+    }
+
     /// The sessions that are subscribed to `topic`.
     pub fn subscribers(&self, topic: &str) -> &[SessionKey] {
         self.route(topic.as_bytes()).map_or(&[], Route::subscribers)
@@ -244,10 +251,7 @@ impl Register {
     /// The topics that a session holds; none for an unknown one.
     pub fn topics(&self, key: SessionKey) -> impl ExactSizeIterator<Item = &str> {
         let topics = self.holder(key).map_or(&[][..], |holder| &holder.topics);
-        topics.iter().map(|&topic| {
-            let name = self.topics[topic].interest.topic();
-            str::from_utf8(name).expect("topics are subscribed to as text")
-        })
+        topics.iter().map(|&topic| self.name_at(TopicIndex(topic)))
     }
 
     /// All known sessions, by slot.
@@ -376,6 +380,8 @@ impl Register {
         interest
     }
 }
+
+const TEXT: &str = "topics are subscribed to as text";
 
 fn same(topic: u32, key: SessionKey) -> impl Fn(&Link) -> bool {
     move |link| link.topic == topic && link.slot == key.slot()

@@ -208,6 +208,8 @@ pub(crate) struct Session {
     pub(crate) remainder: ThinVec<u8>,
     /// The remainder is input that was held: it counts as such, and is parsed from its beginning.
     pub(crate) holds: bool,
+    /// It has subscribed, and is not read before it has the last values.
+    pub(crate) replaying: bool,
     pub(crate) errors: Option<Box<ErrorWindow>>,
     pub(crate) frames_in: u64,
     pub(crate) deliveries: u64,
@@ -239,6 +241,7 @@ impl Session {
             foreign: None,
             remainder: ThinVec::new(),
             holds: false,
+            replaying: false,
             errors: None,
             frames_in: 0,
             deliveries: 0,
@@ -300,11 +303,12 @@ impl Session {
             .is_some_and(|extended| extended.is_leaving)
     }
 
-    /// Whether what it publishes waits for somebody, or its ping does, so that it is not read.
+    /// Whether what it publishes waits for somebody, or it for its pong or for last values, so
+    /// that it is not read.
     pub(crate) fn is_stopped(&self) -> bool {
         let awaits = self.extended.as_ref();
         let awaits = awaits.is_some_and(|extended| extended.awaited != 0);
-        self.stopped_by != 0 || self.paused_by != 0 || awaits
+        self.stopped_by != 0 || self.paused_by != 0 || awaits || self.replaying
     }
 
     /// Whether it holds input that may be parsed.

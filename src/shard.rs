@@ -47,6 +47,7 @@ mod parse;
 mod pause;
 mod receive;
 mod remote;
+mod replay;
 mod requests;
 mod run;
 
@@ -61,6 +62,7 @@ pub(crate) use overload::Overloads;
 pub use pause::PauseChange;
 use pause::Pauses;
 use remote::Remote;
+use replay::Replays;
 
 /// The sans-I/O state of one reactor.
 #[derive(Debug)]
@@ -88,6 +90,9 @@ pub struct Shard<H> {
     wildcards: Wildcards,
     /// What the topic matches that was looked at last.
     matched: Matched,
+    replays: Replays,
+    /// Who does not get what is delivered just now: it gets a last value that is as new.
+    left_out: Vec<SessionKey>,
     /// Counts audiences, so that a session is in each of them once.
     marked: u64,
     sessions: Sessions,
@@ -150,6 +155,8 @@ impl<H: SessionHandler> Shard<H> {
             register: Register::new(),
             wildcards: Wildcards::new(config.limits.filter_shapes_max),
             matched: Matched::new(),
+            replays: Replays::default(),
+            left_out: Vec::new(),
             marked: 0,
             sessions: Sessions::default(),
             pieces: Pieces::default(),

@@ -57,6 +57,8 @@ pub mod directory;
 #[cfg(feature = "shuttle")]
 pub mod guarantee;
 #[cfg(feature = "shuttle")]
+pub mod last_value;
+#[cfg(feature = "shuttle")]
 mod node;
 #[cfg(feature = "shuttle")]
 mod orders;

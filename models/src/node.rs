@@ -9,6 +9,7 @@ use crate::handler::{Open, Resolver};
 use crate::mesh::{Doorbell, Mesh};
 use crate::packet::{Frame, FrameBuf};
 use crate::register::directory::Directory;
+use crate::register::last_values::LastValues;
 use crate::session::{Peer, SessionKey};
 use crate::shard::{Outgoing, SendOutcome, Shard};
 
@@ -26,6 +27,11 @@ pub(crate) struct Node {
 impl Node {
     /// As many as take part in a model, with one directory.
     pub(crate) fn among(count: u8) -> Vec<Self> {
+        Self::among_with(count, None)
+    }
+
+    /// As `among`, with last values.
+    pub(crate) fn among_with(count: u8, values: Option<Arc<LastValues>>) -> Vec<Self> {
         let directory = Arc::new(Directory::new());
         let doorbells: Vec<_> = (0..count).map(|_| Doorbell::new(|| ())).collect();
         let ends = Mesh::between(&doorbells).into_iter();
@@ -34,6 +40,7 @@ impl Node {
             .map(|(id, mesh)| {
                 let resolver = Resolver::new(|_| ());
                 let mut shard = Shard::new(id, count, &CONFIG, Open, resolver)
+                    .with_last_values(values.clone())
                     .with_peers(Arc::clone(&directory), mesh);
                 let [publisher, subscriber] = [(); 2].map(|()| {
                     shard
@@ -90,7 +97,8 @@ impl Node {
                     .flat_map(|piece| self.arena.bytes(piece).to_vec())
                     .collect(),
                 Outgoing::Ahead(bytes) => bytes.to_vec(),
-                Outgoing::Backlog(_) | Outgoing::Nothing => unreachable!("the socket takes all"),
+                Outgoing::Backlog(chunks) => chunks.flatten().copied().collect(),
+                Outgoing::Nothing => unreachable!("the socket takes all"),
             };
             let outcome = SendOutcome::Whole(bytes.len());
             self.shard

@@ -90,7 +90,7 @@ impl Peer {
         self.sent[to] += 1;
         let run = FrameBuf::publish("t", &[number]).unwrap();
         let publisher = SessionKey::new(u32::from(number), 0);
-        self.mesh.forward(to, publisher, 0, run.bytes());
+        self.mesh.forward(to, publisher, 0, None, run.bytes());
     }
 
     /// One turn.

@@ -181,7 +181,7 @@ impl<H: SessionHandler> Builder<H> {
         let mailboxes = engines.iter().map(|(_, mailbox)| Arc::clone(mailbox));
         let mailboxes = mailboxes.collect();
         let accounts = Accounts::new(memory, config.limits.memory_max.is_none());
-        let peers = Peers::new(mailboxes, config.reactors, &config.limits, accounts);
+        let peers = Peers::new(mailboxes, config.reactors, &config, accounts);
         let mut seats = Seat::between(engines, &peers).into_iter();
 
         let mut listeners = Some(listeners);
@@ -282,8 +282,11 @@ impl Seat {
         let count = u8::try_from(peers.mailboxes.len()).expect("at most 64");
         let directory = Arc::clone(&peers.directory);
         let accounts = Arc::clone(&peers.accounts);
+        let last_values = peers.last_values.clone();
         let shard = |resolver| {
-            let shard = Shard::new(id, count, config, handler, resolver).with_accounts(accounts);
+            let shard = Shard::new(id, count, config, handler, resolver)
+                .with_accounts(accounts)
+                .with_last_values(last_values);
             match mesh {
                 Some(mesh) => shard.with_peers(directory, mesh),
                 None => shard,

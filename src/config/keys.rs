@@ -8,6 +8,7 @@ use crate::address::AddressError;
 use crate::config::{Config, EngineKind, KIB, REACTORS_MAX};
 use crate::outbound::SlowConsumer;
 use crate::packet::Extensions;
+use crate::register::last_values::Prefixes;
 
 /// One row of the table of keys.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +23,20 @@ pub struct Key {
     least: u64,
     /// The largest value.
     most: u64,
-    get: fn(&Config) -> Option<u64>,
-    set: fn(&mut Config, u64),
+    access: Access,
+}
+
+/// How a value is read and written.
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    Number {
+        get: fn(&Config) -> Option<u64>,
+        set: fn(&mut Config, u64),
+    },
+    Prefixes {
+        get: fn(&Config) -> &Prefixes,
+        set: fn(&mut Config, Prefixes),
+    },
 }
 
 /// What a value counts, and so how it is written.
@@ -43,6 +56,8 @@ pub enum Unit {
     Engine,
     /// [`Extensions`] by their names, joined by `+`; `none`.
     Extensions,
+    /// [`Prefixes`], joined by commas; `none`, `all`.
+    Prefixes,
 }
 
 /// Declares [`KEYS`]. Durations are held in nanoseconds while they are checked.
@@ -58,43 +73,60 @@ macro_rules! keys {
             reason: $reason,
             least: $least,
             most: $most,
-            get: |config| $how!(get config $($field).+),
-            set: |config, value| $how!(set config value $($field).+),
+            access: $how!($($field).+),
         },)*];
     };
 }
 
 macro_rules! number {
-    (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = to_usize($v) };
+    ($($f:ident).+) => { access!(c v, Some(c.$($f).+ as u64), c.$($f).+ = to_usize(v)) };
 }
 macro_rules! optional_number {
-    (get $c:ident $($f:ident).+) => { $c.$($f).+.map(|v| v as u64) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = Some(to_usize($v)) };
+    ($($f:ident).+) => {
+        access!(c v, c.$($f).+.map(|v| v as u64), c.$($f).+ = Some(to_usize(v)))
+    };
 }
 macro_rules! flag {
-    (get $c:ident $($f:ident).+) => { Some(u64::from($c.$($f).+)) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = $v == 1 };
+    ($($f:ident).+) => { access!(c v, Some(u64::from(c.$($f).+)), c.$($f).+ = v == 1) };
 }
 macro_rules! engine {
-    (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = EngineKind::ALL[to_usize($v)] };
+    ($($f:ident).+) => {
+        access!(c v, Some(c.$($f).+ as u64), c.$($f).+ = EngineKind::ALL[to_usize(v)])
+    };
 }
 macro_rules! extensions {
-    (get $c:ident $($f:ident).+) => { Some(u64::from($c.$($f).+.bits())) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = to_extensions($v) };
+    ($($f:ident).+) => {
+        access!(c v, Some(u64::from(c.$($f).+.bits())), c.$($f).+ = to_extensions(v))
+    };
 }
 macro_rules! policy {
-    (get $c:ident $($f:ident).+) => { Some($c.$($f).+ as u64) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = SlowConsumer::ALL[to_usize($v)] };
+    ($($f:ident).+) => {
+        access!(c v, Some(c.$($f).+ as u64), c.$($f).+ = SlowConsumer::ALL[to_usize(v)])
+    };
 }
 macro_rules! time {
-    (get $c:ident $($f:ident).+) => { Some(nanos($c.$($f).+)) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = Duration::from_nanos($v) };
+    ($($f:ident).+) => {
+        access!(c v, Some(nanos(c.$($f).+)), c.$($f).+ = Duration::from_nanos(v))
+    };
 }
 macro_rules! optional_time {
-    (get $c:ident $($f:ident).+) => { $c.$($f).+.map(nanos) };
-    (set $c:ident $v:ident $($f:ident).+) => { $c.$($f).+ = Some(Duration::from_nanos($v)) };
+    ($($f:ident).+) => {
+        access!(c v, c.$($f).+.map(nanos), c.$($f).+ = Some(Duration::from_nanos(v)))
+    };
+}
+macro_rules! prefixes {
+    ($($f:ident).+) => {
+        Access::Prefixes { get: |c| &c.$($f).+, set: |c, v| c.$($f).+ = v }
+    };
+}
+/// A value that is held as a number.
+macro_rules! access {
+    ($config:ident $value:ident, $get:expr, $set:expr) => {
+        Access::Number {
+            get: |$config| $get,
+            set: |$config, $value| $set,
+        }
+    };
 }
 
 fn to_usize(value: u64) -> usize {
@@ -131,6 +163,12 @@ keys! {
         "how long a stop may take to write what sessions are owed",
     "extensions" Extensions extensions extensions [0, Extensions::ALL.bits() as u64]
         "what CONNECT may ask for beyond the base protocol; who does not ask never notices",
+    "last_value" Prefixes last_value prefixes [0, 0]
+        "who subscribes gets the newest message first of topics with these prefixes: state/,alarm/",
+    "last_value_topics_max" Count limits.last_value_topics_max number [1, ANY]
+        "topics whose newest message is kept; beyond it the one that was silent longest goes",
+    "last_value_bytes_max" Size limits.last_value_bytes_max number [4 * K, TIB]
+        "what they take, overhead included",
     "listener.backlog" Count listener.backlog number [1, 65_535]
         "connections that wait in the kernel to be accepted",
     "listener.connect_timeout" Duration listener.connect_timeout time [MICROSECOND, DAY]
@@ -209,7 +247,41 @@ keys! {
 impl Key {
     /// The value in force, as `--set` takes it; `absent` where there is none.
     pub fn show(&self, config: &Config) -> String {
-        (self.get)(config).map_or_else(|| "absent".into(), |value| self.unit.show(value))
+        match self.access {
+            Access::Number { get, .. } => {
+                let value = get(config);
+                value.map_or_else(|| "absent".into(), |value| self.unit.show(value))
+            }
+            Access::Prefixes { get, .. } => get(config).to_string(),
+        }
+    }
+
+    /// Reads a value as `--set` takes it, and puts it in force.
+    fn set(&self, config: &mut Config, text: &str) -> Result<(), ConfigError> {
+        let unreadable = || ConfigError::Unreadable {
+            key: self.name,
+            value: text.into(),
+            expected: self.unit.example(),
+        };
+        match self.access {
+            Access::Prefixes { set, .. } => {
+                set(config, text.parse().map_err(|()| unreadable())?);
+            }
+            Access::Number { set, .. } => {
+                let value = self.unit.parse(text).ok_or_else(unreadable)?;
+                if value < self.least || value > self.most {
+                    return Err(ConfigError::OutOfRange {
+                        key: self.name,
+                        value: text.into(),
+                        least: self.unit.show(self.least),
+                        most: self.unit.show(self.most),
+                        default: self.default(),
+                    });
+                }
+                set(config, value);
+            }
+        }
+        Ok(())
     }
 
     /// The value that holds unless set.
@@ -221,7 +293,7 @@ impl Key {
 impl Unit {
     fn show(self, value: u64) -> String {
         match self {
-            Self::Count => value.to_string(),
+            Self::Count | Self::Prefixes => value.to_string(),
             Self::Flag => (value == 1).to_string(),
             Self::Policy => SlowConsumer::NAMES[to_usize(value)].into(),
             Self::Engine => EngineKind::NAMES[to_usize(value)].into(),
@@ -254,7 +326,7 @@ impl Unit {
             }
             Self::Size if has_unit => text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
             Self::Duration if has_unit => humantime::parse_duration(text).ok().map(nanos),
-            Self::Size | Self::Duration => None,
+            Self::Size | Self::Duration | Self::Prefixes => None,
         }
     }
 
@@ -265,6 +337,7 @@ impl Unit {
             Self::Policy => "disconnect, drop_newest, drop_oldest, conflate or pause",
             Self::Engine => "auto, mio or uring",
             Self::Extensions => "some of ack+echo+wild, or none",
+            Self::Prefixes => "beginnings of topics, joined by commas, such as state/; all; none",
             Self::Size => "bytes with their unit, such as 64KiB or 8MiB",
             Self::Duration => "a time with its unit, such as 10s or 250ms",
         }
@@ -294,26 +367,7 @@ impl Config {
                 assignment: assignment.into(),
             })?;
         let (name, text) = (name.trim(), text.trim().trim_matches('"'));
-        let key = find_key(name)?;
-        let value = key
-            .unit
-            .parse(text)
-            .ok_or_else(|| ConfigError::Unreadable {
-                key: key.name,
-                value: text.into(),
-                expected: key.unit.example(),
-            })?;
-        if value < key.least || value > key.most {
-            return Err(ConfigError::OutOfRange {
-                key: key.name,
-                value: text.into(),
-                least: key.unit.show(key.least),
-                most: key.unit.show(key.most),
-                default: key.default(),
-            });
-        }
-        (key.set)(self, value);
-        Ok(())
+        find_key(name)?.set(self, text)
     }
 }
 

@@ -41,13 +41,15 @@ struct Term {
 }
 
 /// The limits that are lowered where memory is short, as long as they are the defaults.
-const SHRINKING: [fn(&mut Limits) -> &mut usize; 6] = [
+const SHRINKING: [fn(&mut Limits) -> &mut usize; 8] = [
     |limits| &mut limits.outbound_total_max,
     |limits| &mut limits.held_total_max,
     |limits| &mut limits.topics_max,
     |limits| &mut limits.topic_bytes_max,
     |limits| &mut limits.subscriptions_max,
     |limits| &mut limits.sessions_max,
+    |limits| &mut limits.last_value_topics_max,
+    |limits| &mut limits.last_value_bytes_max,
 ];
 /// They are lowered in steps of this part of the default, and never below one of them.
 const SHRINKING_STEPS: usize = 64;
@@ -70,6 +72,10 @@ impl MemoryBound {
         let fixed = |name, key, bytes| Term {
             is_fixed: true,
             ..term(name, key, bytes)
+        };
+        let last_values = match config.last_value.is_empty() {
+            true => 0,
+            false => limits.last_value_bytes_max,
         };
         let terms = vec![
             fixed("code, fixed tables, logs", "reactors", BASE),
@@ -113,6 +119,7 @@ impl MemoryBound {
                 "limits.subscriptions_max",
                 shares(limits.subscriptions_max).saturating_mul(SUBSCRIPTION),
             ),
+            term("last values", "last_value_bytes_max", last_values),
         ];
         Self {
             terms,
@@ -270,7 +277,7 @@ mod tests {
             + 2 * (RING_BYTES_MAX + 512 * 1024);
         assert_eq!(bound.total(), expected);
         assert_eq!(config.limits.topics_max, 1_000_000, "nothing was lowered");
-        assert_eq!(bound.to_string().lines().count(), 10);
+        assert_eq!(bound.to_string().lines().count(), 11);
     }
 
     #[test]

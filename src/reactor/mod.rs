@@ -14,7 +14,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::config::Limits;
+use crate::config::Config;
 use crate::handler::Resolution;
 use crate::mesh::Doorbell;
 use crate::metrics::{Counters, RefuseReason};
@@ -24,6 +24,7 @@ use crate::reactor::pipe::Edge;
 use crate::reactor::transport::Transport;
 use crate::reactor::waker::Waker;
 use crate::register::directory::Directory;
+use crate::register::last_values::LastValues;
 use crate::session::{ListenerId, Peer, SessionInfo, SessionKey};
 use crate::shard::{Accounts, PauseChange};
 
@@ -205,6 +206,8 @@ pub(crate) struct Peers {
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) doorbells: Vec<Arc<Doorbell>>,
     pub(crate) directory: Arc<Directory>,
+    /// None if no topic is kept.
+    pub(crate) last_values: Option<Arc<LastValues>>,
     /// Sessions of each, those on their way to it included.
     loads: Vec<AtomicUsize>,
     addresses: Addresses,
@@ -226,9 +229,10 @@ impl Peers {
     pub(crate) fn new(
         mailboxes: Vec<Arc<Mailbox>>,
         serving: usize,
-        limits: &Limits,
+        config: &Config,
         accounts: Arc<Accounts>,
     ) -> Arc<Self> {
+        let limits = &config.limits;
         let bell = |mailbox: &Arc<Mailbox>| {
             let mailbox = Arc::clone(mailbox);
             Doorbell::new(move || mailbox.wake())
@@ -242,6 +246,7 @@ impl Peers {
             process_sessions_max: limits.sessions_max,
             doorbells: mailboxes.iter().map(bell).collect(),
             directory: Arc::new(Directory::new()),
+            last_values: LastValues::of(config),
             loads: mailboxes.iter().map(|_| AtomicUsize::new(0)).collect(),
             last_counts: mailboxes.iter().map(|_| OnceLock::new()).collect(),
             quiet: Quiet::new(mailboxes.len(), wake_all),
@@ -360,7 +365,7 @@ mod tests {
             .collect();
         let config = Config::default();
         let accounts = Accounts::new(&MemoryBound::of(&config, false), false);
-        let peers = Peers::new(mailboxes, 2, &config.limits, accounts);
+        let peers = Peers::new(mailboxes, 2, &config, accounts);
         let place = |count: usize| {
             (0..count)
                 .map(|_| peers.place(Peer::Unix, 7).unwrap())

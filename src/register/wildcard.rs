@@ -69,6 +69,19 @@ impl Shape {
         self.plus[level / 64] & 1 << (level % 64) != 0
     }
 
+    /// Whether `filter`, which has this shape, matches `topic`.
+    pub(crate) fn matches(&self, filter: &str, topic: &str) -> bool {
+        let mut name = SmallVec::new();
+        self.put_into(topic.as_bytes(), &mut name).is_some() && name[..] == *filter.as_bytes()
+    }
+
+    /// What each topic begins with that `filter`, which has this shape, matches.
+    pub(crate) fn head<'a>(&self, filter: &'a str) -> &'a str {
+        let wildcard = filter.find(['+', '#']).unwrap_or(filter.len());
+        // `a/#` matches `a` as well.
+        filter[..wildcard].trim_end_matches('/')
+    }
+
     /// What the filter of this shape that matches `topic` is called; `None` if the topic has not as
     /// many levels, or no filter is as long as that.
     fn put_into(&self, topic: &[u8], name: &mut SmallVec<[u8; 256]>) -> Option<()> {
@@ -158,6 +171,11 @@ impl Wildcards {
     /// The filters and who holds them; a filter is a topic there.
     pub const fn filters(&self) -> &Register {
         &self.filters
+    }
+
+    /// How many shapes a topic is held against.
+    pub(crate) const fn shape_count(&self) -> usize {
+        self.shapes.len()
     }
 
     /// Whether there is room for the shape of a filter.

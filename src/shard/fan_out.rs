@@ -66,7 +66,7 @@ impl<H: SessionHandler> Shard<H> {
         piece: Piece,
         frames: u32,
     ) -> u64 {
-        let listeners = match self.wildcards.is_empty() {
+        let listeners = match self.wildcards.is_empty() && self.left_out.is_empty() {
             true => None,
             false => Some(self.listeners(audience)),
         };
@@ -94,12 +94,17 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// The sessions of an audience, each once.
-    fn listeners(&mut self, audience: Audience) -> Vec<SessionKey> {
+    pub(super) fn listeners(&mut self, audience: Audience) -> Vec<SessionKey> {
         self.marked += 1;
         let mut listeners = Vec::with_capacity(audience.sessions);
         let holders = audience.exact;
         let holders = holders.map(|exact| self.register.route_at(exact).subscribers());
-        let filters = self.matched.iter();
+        // Without filters nobody has looked which ones match.
+        let filters = match self.wildcards.is_empty() {
+            true => &[][..],
+            false => &self.matched,
+        };
+        let filters = filters.iter();
         let filters = filters.map(|&filter| self.wildcards.route_at(filter).subscribers());
         for &key in holders.into_iter().chain(filters).flatten() {
             // Only who may use wildcards can be among them twice.
@@ -108,7 +113,7 @@ impl<H: SessionHandler> Shard<H> {
             let is_first = extended.is_none_or(|extended| {
                 std::mem::replace(&mut extended.marked, self.marked) != self.marked
             });
-            if is_first {
+            if is_first && !self.left_out.contains(&key) {
                 listeners.push(key);
             }
         }

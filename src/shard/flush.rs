@@ -7,7 +7,7 @@ use crate::arena::{Arena, Piece};
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::metrics::DropReason;
-use crate::outbound::{Backlog, Refused, SlowConsumer};
+use crate::outbound::{Backlog, Kept, Refused, SlowConsumer};
 use crate::session::{CloseReason, Session, SessionKey};
 use crate::shard::closing::is_reset;
 use crate::shard::{Gone, Shard};
@@ -76,7 +76,7 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Whether the next turn has something to offer already, so that it must not sleep.
     pub const fn is_dirty(&self) -> bool {
-        !self.again.is_empty() || self.flushed < self.dirty.len()
+        !self.again.is_empty() || self.flushed < self.dirty.len() || self.replays.is_ready()
     }
 
     /// Whether the next turn has something to parse already, so that it must not sleep.
@@ -84,8 +84,10 @@ impl<H: SessionHandler> Shard<H> {
         !self.put_off.is_empty()
     }
 
-    /// Goes on with what was more than the last turn's share, of sending and of reading.
+    /// Goes on with what was more than the last turn's share, of sending and of reading. First of
+    /// all in a turn: what it adds comes before what the turn brings.
     pub fn begin_turn(&mut self) {
+        self.replay();
         for key in std::mem::take(&mut self.again) {
             self.mark_dirty(key);
         }
@@ -229,6 +231,7 @@ impl<H: SessionHandler> Shard<H> {
         self.drop_owed(key, DropReason::SessionGone);
         self.drop_answers(key);
         self.deadlines.progress.disarm(key.slot());
+        self.end_replay(now, key);
         if let Some(session) = self.sessions.get_mut(key) {
             session.outbound.broken = true;
         }
@@ -262,6 +265,7 @@ impl<H: SessionHandler> Shard<H> {
         if !is_empty && !is_blocked {
             self.again.push(key);
         }
+        self.replay_on(key);
     }
 
     /// Copies what the socket did not take of this turn's pieces, within the bounds.
@@ -269,16 +273,25 @@ impl<H: SessionHandler> Shard<H> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let listener = session.listener;
-        let bound = self.bounds[listener.index()];
+        let bound = self.bounds[session.listener.index()];
         let outbound = &mut session.outbound;
         let before = outbound.backlog_bytes();
         let kept = outbound.keep_rest(&self.pieces, arena, taken, bound, &mut self.spare_chunks);
         self.backlog_total = self.backlog_total + outbound.backlog_bytes() - before;
-        self.counters.deliveries_written += kept.written;
         if taken > 0 {
             self.deadlines.progress.disarm(key.slot());
         }
+        self.settle_kept(now, key, kept);
+    }
+
+    /// A backlog has grown, or could not.
+    pub(super) fn settle_kept(&mut self, now: Timestamp, key: SessionKey, kept: Kept) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let listener = session.listener;
+        let bound = self.bounds[listener.index()];
+        self.counters.deliveries_written += kept.written;
         // Under `pause` that has its own end alone counts.
         if bound.policy != SlowConsumer::Pause {
             self.deadlines.progress.arm(key.slot(), listener, now);

@@ -29,6 +29,11 @@ impl<H: SessionHandler> Shard<H> {
         for (overload, holds) in Overload::ALL.into_iter().zip(self.overloads) {
             counters.count_overload(overload, u64::from(holds));
         }
+        if let Some(values) = self.replays.values() {
+            counters.last_value_topics = values.topics() as u64;
+            counters.last_value_bytes = values.bytes() as u64;
+            counters.last_values_evicted = values.evicted();
+        }
         if let Some(remote) = &self.remote {
             (counters.mesh_bytes, counters.doorbells) = remote.mesh.totals();
             counters.mesh_spill_bytes = remote.mesh.spill_total() as u64;

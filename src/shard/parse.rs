@@ -129,6 +129,7 @@ impl<H: SessionHandler> Shard<H> {
             topic,
             hash,
             audience,
+            is_kept: self.replays.keep(topic),
             end_max: start.saturating_add(len_max),
             frames_max: self.budget.frames_max(),
             start,
@@ -189,6 +190,12 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.frames_read += u64::from(frames);
         self.counters.count_accepted(id::PUBLISH, u64::from(frames));
         self.budget.spend_frames(frames as usize);
+        let run_bytes = &bytes[run.start..run.end];
+        // Before anybody is looked for who wants it; see `LastValues`.
+        let number = match run.is_kept {
+            true => self.replays.store(run.hash, run_bytes, run.last.len()),
+            false => None,
+        };
         let others = match &mut self.remote {
             None => 0,
             Some(remote) => {
@@ -199,7 +206,7 @@ impl<H: SessionHandler> Shard<H> {
             }
         };
         if others != 0 {
-            self.forward(others, publisher, run.hash, &bytes[run.start..run.end]);
+            self.forward(others, publisher, run.hash, number, run_bytes);
             self.forwarded |= others;
             self.hold_for_others(publisher, run.hash);
         }
@@ -216,13 +223,20 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// Appends a run for every shard whose bit is set.
-    fn forward(&mut self, mut shards: u64, publisher: SessionKey, hash: u64, run: &[u8]) {
+    fn forward(
+        &mut self,
+        mut shards: u64,
+        publisher: SessionKey,
+        hash: u64,
+        number: Option<u64>,
+        run: &[u8],
+    ) {
         let Some(remote) = &mut self.remote else {
             return;
         };
         while shards != 0 {
             let to = shards.trailing_zeros() as usize;
-            remote.mesh.forward(to, publisher, hash, run);
+            remote.mesh.forward(to, publisher, hash, number, run);
             shards &= shards - 1;
         }
     }

@@ -76,6 +76,11 @@ impl Remote {
         (shards | self.directory.filtering()) & !own
     }
 
+    /// All other shards of so many, a bit each.
+    pub(super) const fn others(&self, count: u64) -> u64 {
+        (u64::MAX >> (64 - count)) & !(1 << self.id)
+    }
+
     /// Whether this shard has a filter has changed.
     pub(super) fn set_filtering(&self, has_filters: bool) {
         self.directory.set_filtering(self.id, has_filters);
@@ -191,7 +196,12 @@ impl<H: SessionHandler> Shard<H> {
     fn take_word(&mut self, from: usize, word: Word) {
         match (word, &mut self.remote) {
             (Word::Asks(key), Some(remote)) => remote.mesh.answer(from, key),
-            (Word::Answers(key), _) => self.barrier_passed(from, key),
+            (Word::Answers(key), _) => {
+                // A session that waits for values is not read, so it has no ping under way.
+                if !self.replay_passed(from, key) {
+                    self.barrier_passed(from, key);
+                }
+            }
             (Word::Asks(_), None) => {}
         }
     }
@@ -229,7 +239,14 @@ impl<H: SessionHandler> Shard<H> {
             from: u8::try_from(from).expect("at most 64 shards"),
             topic_hash: record.hash,
         };
+        if let Some(number) = record.number
+            && !self.replays.is_empty()
+        {
+            let listeners = self.listeners(audience);
+            self.left_out = self.left_out(&listeners, number, record.hash, topic);
+        }
         self.fan_out(audience, origin, piece.part(start, start + len), frames);
+        self.left_out.clear();
         len
     }
 
@@ -298,17 +315,19 @@ impl<H: SessionHandler> Shard<H> {
         if !self.wildcards.is_empty() {
             self.change_filters(|wildcards| wildcards.remove_session(key));
         }
+        self.replays.forget(key);
     }
 
     /// Changes the filters here; the other shards know whether there are any.
-    pub(super) fn change_filters(&mut self, change: impl FnOnce(&mut Wildcards)) {
+    pub(super) fn change_filters<T>(&mut self, change: impl FnOnce(&mut Wildcards) -> T) -> T {
         let was_empty = self.wildcards.is_empty();
-        change(&mut self.wildcards);
+        let changed = change(&mut self.wildcards);
         let is_empty = self.wildcards.is_empty();
         if is_empty != was_empty
             && let Some(remote) = &self.remote
         {
             remote.set_filtering(!is_empty);
         }
+        changed
     }
 }

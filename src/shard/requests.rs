@@ -11,6 +11,7 @@ use crate::register::wildcard::Pattern;
 use crate::session::{CloseReason, Extended, Session, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::parse::Next;
+use crate::shard::replay::Fresh;
 
 /// The statuses of a request, one for each topic: as many as a frame has room for.
 struct Statuses {
@@ -134,6 +135,7 @@ impl<H: SessionHandler> Shard<H> {
         let extensions = self.extensions_of(key);
         let mut statuses = Statuses::none();
         let (mut granted, mut refused) = (0, None);
+        let mut fresh = Fresh::default();
         for topic in topics {
             self.budget.spend_frames(1);
             let pattern = pattern(extensions, topic);
@@ -157,7 +159,9 @@ impl<H: SessionHandler> Shard<H> {
                 self.close(key, CloseReason::LimitSubscriptions);
                 return Next::Stop;
             }
-            self.add_topic(key, topic, pattern);
+            if self.add_topic(key, topic, pattern) {
+                self.replays.note(&mut fresh, topic, pattern);
+            }
             statuses.push(Status::Ok);
         }
         if extensions.contains(Extensions::ACK) {
@@ -167,7 +171,10 @@ impl<H: SessionHandler> Shard<H> {
             return self.discard(now, key, cause);
         }
         self.counters.count_accepted(id::SUBSCRIBE, 1);
-        self.next(key)
+        match self.is_closing(key) {
+            true => Next::Stop,
+            false => self.begin_replay(key, fresh),
+        }
     }
 
     /// Removes all topics of a list that the session holds. The empty list is a ping for who may
@@ -197,27 +204,27 @@ impl<H: SessionHandler> Shard<H> {
         self.next(key)
     }
 
-    fn add_topic(&mut self, key: SessionKey, topic: &str, pattern: Pattern) {
+    /// Whether that is new.
+    fn add_topic(&mut self, key: SessionKey, topic: &str, pattern: Pattern) -> bool {
         if let Pattern::Filter(_) = pattern {
-            self.change_filters(|wildcards| {
+            return self.change_filters(|wildcards| {
                 let added = wildcards.subscribe(key, topic);
                 debug_assert!(added.is_some(), "the limit on shapes was looked at");
+                added == Some(true)
             });
-            return;
         }
         let remote = self.remote.as_ref();
         self.register
             .subscribe_with(key, topic, |name| match remote {
                 Some(remote) => remote.join(name),
                 None => Interest::alone(name),
-            });
+            })
     }
 
     fn remove_topic(&mut self, key: SessionKey, topic: &str, pattern: Pattern) {
         if let Pattern::Filter(_) = pattern {
-            return self.change_filters(|wildcards| {
-                wildcards.unsubscribe(key, topic);
-            });
+            self.change_filters(|wildcards| wildcards.unsubscribe(key, topic));
+            return;
         }
         let remote = self.remote.as_ref();
         self.register.unsubscribe_with(key, topic, |orphan| {

@@ -7,11 +7,13 @@ use crate::shard::fan_out::Audience;
 /// Neighbouring PUBLISH frames of one topic, routed once.
 ///
 /// Invariant: with `frames` > 0, the bytes `start..end` of the receive are exactly these frames,
-/// and `last` is the last of them.
+/// and `last` is one of them, as long as all behind it are.
 pub(super) struct Run<'a> {
     pub(super) topic: &'a str,
     pub(super) hash: u64,
     pub(super) audience: Audience,
+    /// Its last message is kept for later subscribers.
+    pub(super) is_kept: bool,
     pub(super) last: &'a [u8],
     pub(super) start: usize,
     pub(super) end: usize,
@@ -26,6 +28,7 @@ impl<'a> Run<'a> {
         topic: "",
         hash: 0,
         audience: Audience::NONE,
+        is_kept: false,
         last: &[],
         start: 0,
         end: 0,

@@ -12,6 +12,7 @@
 
 mod barrier;
 mod budgets;
+mod cluster;
 mod connections;
 mod delivery;
 mod endings;
@@ -19,6 +20,7 @@ mod extensions;
 mod handler;
 mod in_process;
 mod kernel;
+mod last_values;
 mod lifetimes;
 mod limits;
 mod load;

@@ -9,6 +9,7 @@ use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::handler::{Open, Resolution, Resolver, SessionHandler};
 use hvlp::metrics::Counters;
+use hvlp::register::last_values::LastValues;
 use hvlp::session::{CloseReason, Peer, SessionKey};
 use hvlp::shard::{Gone, Outgoing, SendOutcome, Shard};
 
@@ -50,7 +51,8 @@ impl<H: SessionHandler> World<H> {
             let _ = sender.send(resolution);
         });
         Self {
-            shard: Shard::new(0, 1, &config, handler, resolver),
+            shard: Shard::new(0, 1, &config, handler, resolver)
+                .with_last_values(LastValues::of(&config)),
             arena: Arena::new(),
             now: Timestamp::default(),
             taken: BTreeMap::new(),
