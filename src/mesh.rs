@@ -214,13 +214,8 @@ impl Mesh {
             let (record, rest) = run.split_at(len);
             let word = |count: u64| u32::try_from(count).expect("a batch is short");
             let numbered = number.map_or(0, |_| NUMBERED);
-            outbox
-                .filling
-                .extend_from_slice(&word(len as u64).to_le_bytes());
-            outbox
-                .filling
-                .extend_from_slice(&(word(frames) | numbered).to_le_bytes());
-            outbox.filling.extend_from_slice(&hash.to_le_bytes());
+            let header = header(word(len as u64), word(frames) | numbered, hash);
+            outbox.filling.extend_from_slice(&header);
             if let Some(number) = number {
                 outbox.filling.extend_from_slice(&number.to_le_bytes());
             }
@@ -246,11 +241,8 @@ impl Mesh {
         if outbox.filling.len() + RECORD_HEADER_LEN > BATCH_LEN {
             outbox.close_batch();
         }
-        outbox.filling.extend_from_slice(&0_u32.to_le_bytes());
-        outbox.filling.extend_from_slice(&word.to_le_bytes());
-        outbox
-            .filling
-            .extend_from_slice(&key.to_bits().to_le_bytes());
+        let header = header(0, word, key.to_bits());
+        outbox.filling.extend_from_slice(&header);
     }
 
     /// Hands over what the rings take, rings doorbells, and says which publishers must wait.
@@ -411,6 +403,15 @@ impl Record {
             number,
         })
     }
+}
+
+/// What a record begins with: the length of its frames, how many they are, and whose they are.
+fn header(len: u32, frames: u32, hash: u64) -> [u8; RECORD_HEADER_LEN] {
+    let mut header = [0; RECORD_HEADER_LEN];
+    header[..4].copy_from_slice(&len.to_le_bytes());
+    header[4..8].copy_from_slice(&frames.to_le_bytes());
+    header[8..].copy_from_slice(&hash.to_le_bytes());
+    header
 }
 
 fn pair(batches: usize, from: &Arc<Doorbell>, to: &Arc<Doorbell>) -> (Outbox, Inbox) {

@@ -190,10 +190,9 @@ impl<H: SessionHandler> Shard<H> {
         self.counters.frames_read += u64::from(frames);
         self.counters.count_accepted(id::PUBLISH, u64::from(frames));
         self.budget.spend_frames(frames as usize);
-        let run_bytes = &bytes[run.start..run.end];
         // Before anybody is looked for who wants it; see `LastValues`.
         let number = match run.is_kept {
-            true => self.replays.store(run.hash, run_bytes, run.last.len()),
+            true => self.replays.store(run, bytes),
             false => None,
         };
         let others = match &mut self.remote {
@@ -206,7 +205,13 @@ impl<H: SessionHandler> Shard<H> {
             }
         };
         if others != 0 {
-            self.forward(others, publisher, run.hash, number, run_bytes);
+            self.forward(
+                others,
+                publisher,
+                run.hash,
+                number,
+                &bytes[run.start..run.end],
+            );
             self.forwarded |= others;
             self.hold_for_others(publisher, run.hash);
         }

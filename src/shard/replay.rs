@@ -16,6 +16,7 @@ use crate::register::wildcard::{Pattern, Shape};
 use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
 use crate::shard::parse::Next;
+use crate::shard::run::Run;
 
 /// Values looked at in a turn, for whoever waits for them: some milliseconds.
 const STEPS_PER_TURN: usize = 16_384;
@@ -29,13 +30,15 @@ pub(super) struct Replays {
     /// None if no topic is kept.
     values: Option<Arc<LastValues>>,
     by: HashMap<SessionKey, Replay, ahash::RandomState>,
+    /// Of the SUBSCRIBE that is executed just now.
+    fresh: Fresh,
     /// Those that go on with the next turn.
     ready: Vec<SessionKey>,
 }
 
 /// What a session has subscribed to in one packet and had not before.
 #[derive(Debug, Default)]
-pub(super) struct Fresh {
+struct Fresh {
     topics: Vec<Box<str>>,
     filters: Vec<(Box<str>, Shape)>,
 }
@@ -56,6 +59,10 @@ struct Replay {
 }
 
 impl Fresh {
+    const fn is_empty(&self) -> bool {
+        self.topics.is_empty() && self.filters.is_empty()
+    }
+
     fn holds(&self, topic: &str) -> bool {
         self.topics.iter().any(|one| **one == *topic)
     }
@@ -81,26 +88,41 @@ impl Replays {
         values.is_some_and(|values| values.prefixes().cover(topic.as_bytes()))
     }
 
-    /// Keeps the last frame of a run, of which it has the length; returns the value's number.
+    /// Keeps the last message of a run in `bytes`; returns the value's number.
     #[cold]
-    pub(super) fn store(&self, hash: u64, run: &[u8], last_len: usize) -> Option<u64> {
-        let last = &run[run.len() - last_len..];
+    pub(super) fn store(&self, run: &Run<'_>, bytes: &[u8]) -> Option<u64> {
+        // All behind `run.last` are as long.
+        let last = &bytes[run.end - run.last.len()..run.end];
         let values = self.values.as_ref();
-        values.map(|values| values.store(hash, last))
+        values.map(|values| values.store(run.hash, last))
     }
 
     /// Notes what a session has just subscribed to, if there may be a value for it.
-    pub(super) fn note(&self, fresh: &mut Fresh, topic: &str, pattern: Pattern) {
-        let Some(values) = &self.values else {
-            return;
-        };
+    #[inline]
+    pub(super) fn note(&mut self, topic: &str, pattern: Pattern) {
+        if self.values.is_some() {
+            self.note_fresh(topic, pattern);
+        }
+    }
+
+    #[cold]
+    fn note_fresh(&mut self, topic: &str, pattern: Pattern) {
+        let prefixes = self.values.as_ref().map(|values| values.prefixes());
         match pattern {
-            Pattern::Exact if self.keep(topic) => fresh.topics.push(topic.into()),
-            Pattern::Filter(shape) if values.prefixes().meet(shape.head(topic)) => {
-                fresh.filters.push((topic.into(), shape));
+            Pattern::Exact if self.keep(topic) => self.fresh.topics.push(topic.into()),
+            Pattern::Filter(shape)
+                if prefixes.is_some_and(|prefixes| prefixes.meet(shape.head(topic))) =>
+            {
+                self.fresh.filters.push((topic.into(), shape));
             }
             _ => {}
         }
+    }
+
+    /// Whether something was noted of the SUBSCRIBE that is executed just now.
+    #[inline]
+    pub(super) const fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
     }
 
     /// Whether somebody goes on with the next turn.
@@ -119,7 +141,9 @@ impl Replays {
 
     /// The session has ended.
     pub(super) fn forget(&mut self, key: SessionKey) {
-        self.by.remove(&key);
+        if !self.by.is_empty() {
+            self.by.remove(&key);
+        }
     }
 }
 
@@ -132,13 +156,13 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// A session has subscribed: it gets the values first, and is read again when it has them.
-    pub(super) fn begin_replay(&mut self, key: SessionKey, fresh: Fresh) -> Next {
-        let Some(values) = &self.replays.values else {
-            return Next::Go;
+    #[cold]
+    pub(super) fn begin_replay(&mut self, key: SessionKey) -> Next {
+        let fresh = std::mem::take(&mut self.replays.fresh);
+        let values = self.replays.values.as_ref();
+        let Some(values) = values.filter(|_| !self.is_closing(key)) else {
+            return self.next(key);
         };
-        if fresh.topics.is_empty() && fresh.filters.is_empty() {
-            return Next::Go;
-        }
         let since = values.newest();
         let mut awaited = 0;
         if let Some(remote) = &mut self.remote {

@@ -11,7 +11,6 @@ use crate::register::wildcard::Pattern;
 use crate::session::{CloseReason, Extended, Session, SessionKey, SessionState};
 use crate::shard::Shard;
 use crate::shard::parse::Next;
-use crate::shard::replay::Fresh;
 
 /// The statuses of a request, one for each topic: as many as a frame has room for.
 struct Statuses {
@@ -135,7 +134,6 @@ impl<H: SessionHandler> Shard<H> {
         let extensions = self.extensions_of(key);
         let mut statuses = Statuses::none();
         let (mut granted, mut refused) = (0, None);
-        let mut fresh = Fresh::default();
         for topic in topics {
             self.budget.spend_frames(1);
             let pattern = pattern(extensions, topic);
@@ -155,12 +153,11 @@ impl<H: SessionHandler> Shard<H> {
                     statuses.push(Status::Limit);
                     continue;
                 }
-                self.counters.count_accepted(id::SUBSCRIBE, 1);
                 self.close(key, CloseReason::LimitSubscriptions);
-                return Next::Stop;
+                break;
             }
             if self.add_topic(key, topic, pattern) {
-                self.replays.note(&mut fresh, topic, pattern);
+                self.replays.note(topic, pattern);
             }
             statuses.push(Status::Ok);
         }
@@ -171,9 +168,9 @@ impl<H: SessionHandler> Shard<H> {
             return self.discard(now, key, cause);
         }
         self.counters.count_accepted(id::SUBSCRIBE, 1);
-        match self.is_closing(key) {
-            true => Next::Stop,
-            false => self.begin_replay(key, fresh),
+        match self.replays.has_fresh() {
+            true => self.begin_replay(key),
+            false => self.next(key),
         }
     }
 
@@ -271,7 +268,7 @@ impl<H: SessionHandler> Shard<H> {
     }
 
     /// Behind an answer, for which there may have been no room.
-    fn next(&self, key: SessionKey) -> Next {
+    pub(super) fn next(&self, key: SessionKey) -> Next {
         match self.is_closing(key) {
             true => Next::Stop,
             false => Next::Go,
