@@ -56,9 +56,11 @@
 //! | `broker` | the core, the reactor and [`Broker`] |
 //! | `control` | [`Builder::admin`]: metrics, health and status over HTTP; with it `broker` |
 //! | `cli` | what the programs `hvlp-broker` and `hvlp` need |
-//! | `tls`, `websocket`, `uring` | nothing yet: names kept for those parts |
+//! | `uring` | the second engine, on Linux |
+//! | `tokio` | `client::AsyncClient`, the client as futures; the only one that is off by default |
+//! | `tls`, `websocket` | nothing yet: names kept for those parts |
 //!
-//! All are on by default. With none of them the crate is the packet codec alone, without `std` and
+//! With none of them the crate is the packet codec alone, without `std` and
 //! without `alloc`.
 #![cfg_attr(not(any(feature = "client", feature = "broker")), no_std)]
 

@@ -7,7 +7,7 @@ use super::Client;
 use super::error::ClientError;
 use super::reconnect::{Reconnect, Settings, Shared};
 use crate::address::Address;
-use crate::packet::{Extensions, Hello};
+use crate::packet::{Extensions, FrameBuf, Hello};
 
 /// Settings of a [`Client`], and the two ways to begin.
 ///
@@ -152,24 +152,27 @@ impl ClientBuilder {
     /// Nobody is there, or not in time; the payload, or user and secret, do not fit into a frame;
     /// `Refused` if the broker says no, and `NoLogin` if it does not say anything.
     pub fn connect(mut self) -> Result<Client, ClientError> {
-        if let Some(want) = self.want {
-            if let Some(client) = self.connect_asking(want)? {
+        if let Some(hello) = self.ask()? {
+            let mut client = self.clone().open()?;
+            client.sender.shared().send_connect(hello)?;
+            let granted = client.receiver.await_grant(GRANT_TIMEOUT);
+            if self.is_granted(granted, client.broker())? {
                 return Ok(client);
             }
-            self.settings.asks = false;
-            self.settings.wants_answers = false;
-            self.settings.keepalive = None;
+            self.ask_for_nothing();
         }
-        let payload = self.payload.0.clone();
         // First: what does not fit must not leave a connection behind at the broker.
-        crate::packet::FrameBuf::connect(&payload)?;
-        let mut client = self.open()?;
-        client.send_connect(&payload)?;
+        let connect = self.connect_frame()?;
+        let client = self.open()?;
+        client.sender.shared().send_connect(connect)?;
         Ok(client)
     }
 
-    /// `None` if the broker does not answer, and need not.
-    fn connect_asking(&mut self, want: Extensions) -> Result<Option<Client>, ClientError> {
+    /// The CONNECT that asks for what is wanted, if anything is.
+    pub(super) fn ask(&mut self) -> Result<Option<FrameBuf>, ClientError> {
+        let Some(want) = self.want else {
+            return Ok(None);
+        };
         let hello = Hello {
             want,
             keepalive: self.keepalive,
@@ -181,19 +184,44 @@ impl ClientBuilder {
         self.settings.asks = true;
         self.settings.wants_answers = want.contains(Extensions::ACK);
         self.settings.keepalive = (self.keepalive > 0).then_some(keepalive);
-        let mut client = self.clone().open()?;
-        client.sender.shared().send_connect(frame)?;
-        match client.receiver.await_grant(GRANT_TIMEOUT) {
-            Ok(Some(_)) => Ok(Some(client)),
-            Ok(None) | Err(ClientError::Closed { .. } | ClientError::Reset { .. })
-                if self.login.is_some() =>
-            {
-                let address = client.broker().clone();
-                Err(ClientError::NoLogin { address })
+        Ok(Some(frame))
+    }
+
+    /// What became of it: whether the broker at `address` has granted something. Without an answer
+    /// the client connects again and asks for nothing, unless it has sent a secret.
+    pub(super) fn is_granted(
+        &self,
+        granted: Result<bool, ClientError>,
+        address: &Address,
+    ) -> Result<bool, ClientError> {
+        match granted {
+            Ok(true) => Ok(true),
+            Ok(false) | Err(ClientError::Closed { .. } | ClientError::Reset { .. }) => {
+                match self.login {
+                    None => Ok(false),
+                    Some(_) => Err(ClientError::NoLogin {
+                        address: address.clone(),
+                    }),
+                }
             }
-            Ok(None) | Err(ClientError::Closed { .. } | ClientError::Reset { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    pub(super) const fn ask_for_nothing(&mut self) {
+        self.settings.asks = false;
+        self.settings.wants_answers = false;
+        self.settings.keepalive = None;
+    }
+
+    /// The CONNECT of the base protocol.
+    pub(super) fn connect_frame(&self) -> Result<FrameBuf, ClientError> {
+        Ok(FrameBuf::connect(&self.payload.0)?)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Connects and sends nothing, so that [`Sender::send_connect`] or raw bytes come first.
@@ -210,6 +238,6 @@ impl ClientBuilder {
 
 /// As long a broker may take to answer an extended CONNECT, before it counts as one of the base
 /// protocol.
-const GRANT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const GRANT_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

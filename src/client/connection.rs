@@ -1,6 +1,5 @@
 //! One socket to a broker, tcp or unix. Frames of several threads do not interleave on it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::batch::unsent;
+use super::dialogue::Requests;
 use super::error::{ClientError, Wait};
 use crate::address::Address;
 use crate::loopback::take_pace_off;
@@ -27,9 +27,7 @@ pub(super) struct Connection {
     /// Held while frames are written, so that no other frame gets between. It keeps the rest of a
     /// frame that the broker did not take in time: that goes first, so no frame is ever torn.
     owed: Mutex<Vec<u8>>,
-    /// For each request that is not answered yet, whether somebody waits for the answer. `None`
-    /// where there are no answers.
-    requests: Mutex<Option<VecDeque<bool>>>,
+    requests: Mutex<Requests>,
 }
 
 /// A write that failed.
@@ -65,37 +63,12 @@ impl Connection {
             generation,
             write_timeout,
             owed: Mutex::new(Vec::new()),
-            requests: Mutex::new(None),
+            requests: Mutex::default(),
         })
     }
 
-    /// From now on requests are answered, or no longer.
-    pub(super) fn set_answered(&self, is_answered: bool) {
-        *self.requests() = is_answered.then(VecDeque::new);
-    }
-
-    /// So many requests are about to be sent; whoever notes them sends them before others do.
-    pub(super) fn note_requests(&self, count: usize, is_awaited: bool) {
-        if let Some(requests) = &mut *self.requests() {
-            requests.extend(std::iter::repeat_n(is_awaited, count));
-        }
-    }
-
-    /// The last of them were not sent after all.
-    pub(super) fn forget_requests(&self, count: usize) {
-        if let Some(requests) = &mut *self.requests() {
-            requests.truncate(requests.len().saturating_sub(count));
-        }
-    }
-
-    /// An answer has come; whether somebody waits for it.
-    pub(super) fn take_request(&self) -> bool {
-        let mut requests = self.requests();
-        let first = requests.as_mut().and_then(VecDeque::pop_front);
-        first.unwrap_or(false)
-    }
-
-    fn requests(&self) -> MutexGuard<'_, Option<VecDeque<bool>>> {
+    /// What was asked on it and is not answered yet.
+    pub(super) fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

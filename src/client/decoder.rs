@@ -110,6 +110,13 @@ impl MessageDecoder {
         }
     }
 
+    /// Whether there are answers among the frames that were decoded.
+    pub(super) fn has_answers(&self) -> bool {
+        self.answers
+            .as_ref()
+            .is_some_and(|answers| !answers.is_empty())
+    }
+
     /// The next answer among the frames that were decoded, as a frame that [`Answer::of`] reads.
     pub fn take_answer(&mut self) -> Option<Bytes> {
         self.answers.as_mut()?.pop_front()

@@ -1,4 +1,5 @@
-//! A blocking client: publish, subscribe, receive.
+//! A blocking client: publish, subscribe, receive. With the feature `tokio` `AsyncClient` is the
+//! same for asynchronous programs.
 //!
 //! ```
 //! # #[cfg(feature = "broker")] {
@@ -38,17 +39,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod batch;
 mod builder;
 mod connection;
 mod decoder;
+mod dialogue;
 mod error;
+mod memory;
 mod message;
 mod receiver;
 mod reconnect;
 mod requests;
 mod sender;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::AsyncClient;
 pub use batch::Batch;
 pub use builder::ClientBuilder;
 pub use decoder::{MessageDecoder, Misbehaved};

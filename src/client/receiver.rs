@@ -1,6 +1,5 @@
 //! The half of a client that receives: the decoder, fed from the socket.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +7,11 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::decoder::{MessageDecoder, Misbehaved};
+use super::dialogue::Dialogue;
 use super::error::{ClientError, Wait};
 use super::message::Message;
 use super::reconnect::Shared;
-use crate::packet::{Answer, Extensions, Frame, Reason, Status, id};
+use crate::packet::{Extensions, id};
 
 /// Receives messages. Nothing is read ahead of the program by more than one buffer: who does not
 /// take its messages is what the broker calls a slow consumer.
@@ -19,115 +19,84 @@ use crate::packet::{Answer, Extensions, Frame, Reason, Status, id};
 pub struct Receiver {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
-    decoder: MessageDecoder,
-    /// Messages that came before an answer that was waited for.
-    kept: VecDeque<Message>,
-    /// Answers that somebody waits for.
-    answers: VecDeque<Bytes>,
-    /// What the broker has granted on this connection, once it has answered CONNECT.
-    granted: Option<Extensions>,
-    /// Why the broker said that it closes the connection.
-    farewell: Option<Reason>,
+    dialogue: Dialogue,
     /// When the broker is to be sent a byte.
     next_beat: Option<Instant>,
 }
 
 impl Receiver {
     pub(super) fn new(shared: Arc<Shared>, connection: Arc<Connection>) -> Self {
-        let decoder = decoder(&shared);
+        let dialogue = Dialogue::new(shared.settings().asks);
         let next_beat = next_beat(&shared);
         Self {
             shared,
             connection,
-            decoder,
-            kept: VecDeque::new(),
-            answers: VecDeque::new(),
-            granted: None,
-            farewell: None,
+            dialogue,
             next_beat,
         }
     }
 
     pub(super) const fn extensions(&self) -> Extensions {
-        match self.granted {
+        match self.dialogue.granted() {
             Some(granted) => granted,
             None => Extensions::NONE,
         }
     }
 
-    /// Waits until the broker has answered CONNECT; `None` if it does not within `timeout`.
-    pub(super) fn await_grant(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<Option<Extensions>, ClientError> {
+    /// Waits until the broker has answered CONNECT; false if it does not within `timeout`.
+    pub(super) fn await_grant(&mut self, timeout: Duration) -> Result<bool, ClientError> {
         let deadline = Instant::now() + timeout;
-        while self.granted.is_none() {
+        while self.dialogue.granted().is_none() {
             let read = self
                 .connection
-                .receive(self.decoder.space(), Some(deadline))?;
+                .receive(self.dialogue.decoder.space(), Some(deadline))?;
             match read {
                 None | Some(0) => break,
-                Some(len) => self.decoder.advance(len),
+                Some(len) => self.dialogue.decoder.advance(len),
             }
             self.keep_messages()?;
         }
-        Ok(self.granted)
+        Ok(self.dialogue.granted().is_some())
     }
 
     /// The next answer that somebody waits for; `None` at the deadline.
     pub(super) fn answer(&mut self, deadline: Instant) -> Result<Option<Bytes>, ClientError> {
         loop {
-            self.keep_messages()?;
-            if let Some(answer) = self.answers.pop_front() {
+            let has_room = self.keep_messages()?;
+            if let Some(answer) = self.dialogue.take_answer() {
                 return Ok(Some(answer));
             }
-            if self.kept.len() > KEPT_MAX {
+            if !has_room {
                 return Ok(None);
             }
             let read = self
                 .connection
-                .receive(self.decoder.space(), Some(deadline))?;
+                .receive(self.dialogue.decoder.space(), Some(deadline))?;
             match read {
                 None => return Ok(None),
                 Some(0) => return Err(self.end_of_stream()?),
-                Some(len) => self.decoder.advance(len),
+                Some(len) => self.dialogue.decoder.advance(len),
             }
         }
     }
 
-    /// The broker answers something else than it was asked.
-    pub(super) fn astray(&self) -> ClientError {
-        self.not_a_broker(Misbehaved::Astray)
-    }
-
-    fn keep_messages(&mut self) -> Result<(), ClientError> {
-        while let Some(message) = self.decoded(MessageDecoder::decode)? {
-            self.kept.push_back(message);
-        }
-        Ok(())
+    /// Keeps the messages that came; false if they are too many.
+    fn keep_messages(&mut self) -> Result<bool, ClientError> {
+        let kept = self.dialogue.keep_messages();
+        self.take_notes()?;
+        kept.map_err(|misbehaved| self.not_a_broker(misbehaved))
     }
 
     /// Takes note of what the broker has said beside messages.
     fn take_notes(&mut self) -> Result<(), ClientError> {
-        while let Some(bytes) = self.decoder.take_answer() {
-            let frame = Frame::split_first(&bytes);
-            match frame.and_then(|(frame, _)| Answer::of(frame)) {
-                Some(Answer::Hello { have, status }) => {
-                    let address = self.connection.address().clone();
-                    if status != Status::Ok {
-                        return Err(ClientError::Refused { address, status });
-                    }
-                    if !have.contains(Extensions::ACK) {
-                        self.connection.set_answered(false);
-                    }
-                    self.granted = Some(have);
-                }
-                Some(Answer::Disconnect { reason, .. }) => self.farewell = Some(reason),
-                _ if self.connection.take_request() => self.answers.push_back(bytes),
-                _ => {}
-            }
+        if !self.dialogue.has_notes() {
+            return Ok(());
         }
-        Ok(())
+        let noted = self.dialogue.take_notes(&mut self.connection.requests());
+        noted.map_err(|status| ClientError::Refused {
+            address: self.connection.address().clone(),
+            status,
+        })
     }
 
     /// Sends what keeps a silent connection open, if it is time.
@@ -149,7 +118,7 @@ impl Receiver {
         &mut self,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Option<Message>, ClientError> {
-        if let Some(message) = self.kept.pop_front() {
+        if let Some(message) = self.dialogue.take_kept() {
             return Ok(Some(message));
         }
         self.next(timeout.into(), MessageDecoder::decode)
@@ -177,7 +146,7 @@ impl Receiver {
 
     /// Frames on this connection that were no messages and therefore skipped.
     pub const fn skipped(&self) -> u64 {
-        self.decoder.skipped()
+        self.dialogue.decoder.skipped()
     }
 
     /// How often this half has gone on with a new connection.
@@ -189,10 +158,10 @@ impl Receiver {
     pub(super) fn explain(&mut self, error: ClientError) -> ClientError {
         if let ClientError::Closed { .. } | ClientError::Reset { .. } = error {
             let now = Some(Instant::now());
-            if let Ok(Some(len)) = self.connection.receive(self.decoder.space(), now) {
-                self.decoder.advance(len);
+            if let Ok(Some(len)) = self.connection.receive(self.dialogue.decoder.space(), now) {
+                self.dialogue.decoder.advance(len);
             }
-            if let Some(cause) = self.decoder.foreign() {
+            if let Some(cause) = self.dialogue.decoder.foreign() {
                 return self.not_a_broker(cause);
             }
         }
@@ -207,13 +176,13 @@ impl Receiver {
             while self.decoded(MessageDecoder::decode)?.is_some() {}
             let read = self
                 .connection
-                .receive(self.decoder.space(), Some(deadline))?;
+                .receive(self.dialogue.decoder.space(), Some(deadline))?;
             match read {
-                Some(0) if self.decoder.looks_foreign() => {
+                Some(0) if self.dialogue.decoder.looks_foreign() => {
                     return Err(self.not_a_broker(Misbehaved::NoMessage));
                 }
                 Some(0) => return Ok(()),
-                Some(len) => self.decoder.advance(len),
+                Some(len) => self.dialogue.decoder.advance(len),
                 None => break,
             }
         }
@@ -239,7 +208,7 @@ impl Receiver {
                 deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             }
             let wake = deadline.into_iter().chain(self.next_beat).min();
-            let failure = match self.connection.receive(self.decoder.space(), wake) {
+            let failure = match self.connection.receive(self.dialogue.decoder.space(), wake) {
                 Ok(None) if wake != deadline => {
                     self.keep_alive()?;
                     continue;
@@ -247,7 +216,7 @@ impl Receiver {
                 Ok(None) => return Ok(None),
                 Ok(Some(0)) => self.end_of_stream()?,
                 Ok(Some(len)) => {
-                    self.decoder.advance(len);
+                    self.dialogue.decoder.advance(len);
                     continue;
                 }
                 Err(error) => error,
@@ -256,10 +225,8 @@ impl Receiver {
             match self.shared.ready(deadline)? {
                 Some(connection) => {
                     self.connection = connection;
-                    self.decoder = decoder(&self.shared);
+                    self.dialogue.begin_again(self.shared.settings().asks);
                     self.next_beat = next_beat(&self.shared);
-                    (self.granted, self.farewell) = (None, None);
-                    self.answers.clear();
                 }
                 None => return Ok(None),
             }
@@ -270,7 +237,7 @@ impl Receiver {
         &mut self,
         decode: fn(&mut MessageDecoder) -> Result<Option<T>, Misbehaved>,
     ) -> Result<Option<T>, ClientError> {
-        let decoded = decode(&mut self.decoder);
+        let decoded = decode(&mut self.dialogue.decoder);
         self.take_notes()?;
         decoded.map_err(|misbehaved| self.not_a_broker(misbehaved))
     }
@@ -280,18 +247,11 @@ impl Receiver {
         if self.shared.is_disconnected() {
             return Err(ClientError::Disconnected);
         }
-        if self.decoder.looks_foreign() {
-            return Err(self.not_a_broker(Misbehaved::NoMessage));
-        }
-        let address = self.connection.address().clone();
-        Ok(match (self.farewell, self.decoder.remainder_len()) {
-            (Some(reason), _) => ClientError::ClosedFor { address, reason },
-            (None, 0) => ClientError::Closed { address },
-            (None, received) => ClientError::ClosedInFrame { address, received },
-        })
+        let end = self.dialogue.end(self.connection.address());
+        end.map_err(|misbehaved| self.not_a_broker(misbehaved))
     }
 
-    fn not_a_broker(&self, cause: Misbehaved) -> ClientError {
+    pub(super) fn not_a_broker(&self, cause: Misbehaved) -> ClientError {
         self.connection.shut_down();
         ClientError::NotABroker {
             address: self.connection.address().clone(),
@@ -300,17 +260,8 @@ impl Receiver {
     }
 }
 
-/// Messages that are kept at most while an answer is waited for: some 16 MiB.
-const KEPT_MAX: usize = 65_536;
 /// The empty SUBSCRIBE, which changes nothing with any broker.
 const BEAT: [u8; 2] = [id::SUBSCRIBE, 0];
-
-fn decoder(shared: &Shared) -> MessageDecoder {
-    match shared.settings().asks {
-        true => MessageDecoder::with_answers(),
-        false => MessageDecoder::new(),
-    }
-}
 
 /// A byte each half of the keepalive, so that one can be late.
 fn next_beat(shared: &Shared) -> Option<Instant> {

@@ -4,8 +4,6 @@
 //! Whoever of them notices the loss first marks it; whoever is then waiting makes the next attempt,
 //! and the others adopt its connection. No thread of its own does that.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::batch::unsent;
 use super::connection::{Connection, SendFailure};
 use super::error::{ClientError, Wait};
+use super::memory::Memory;
 use crate::address::Address;
-use crate::packet::{Frame, FrameBuf, id};
+use crate::packet::{FrameBuf, id};
 use crate::topic_frames::topic_frames;
 
 /// How to come back after a lost connection.
@@ -43,7 +42,7 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    fn wait(&self, failures: u32) -> Duration {
+    pub(super) fn wait(&self, failures: u32) -> Duration {
         let bound = self.first.saturating_mul(2_u32.saturating_pow(failures));
         let bound = bound.min(self.max);
         let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
@@ -83,22 +82,11 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     connection: Option<Arc<Connection>>,
-    /// Sent first on each connection, once the client has sent it.
-    connect: Option<Connect>,
-    topics: BTreeSet<Box<str>>,
+    memory: Memory,
     disconnected: bool,
     connecting: bool,
     failures: u32,
     next_attempt: Instant,
-}
-
-/// A CONNECT, which may hold a secret: it is shown to nobody.
-struct Connect(FrameBuf);
-
-impl fmt::Debug for Connect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CONNECT")
-    }
 }
 
 impl Shared {
@@ -110,8 +98,7 @@ impl Shared {
             generation: AtomicU64::new(1),
             state: Mutex::new(State {
                 connection: Some(Arc::clone(&connection)),
-                connect: None,
-                topics: BTreeSet::new(),
+                memory: Memory::default(),
                 disconnected: false,
                 connecting: false,
                 failures: 0,
@@ -127,8 +114,7 @@ impl Shared {
     }
 
     pub(super) fn topics(&self) -> Vec<String> {
-        let state = self.lock();
-        state.topics.iter().map(|topic| topic.to_string()).collect()
+        self.lock().memory.topics()
     }
 
     /// Replaces `connection` if there is a newer one.
@@ -144,7 +130,7 @@ impl Shared {
     /// Sends CONNECT, and remembers it for the connections to come.
     pub(super) fn send_connect(&self, frame: FrameBuf) -> Result<(), ClientError> {
         self.change(frame.bytes(), false, |state| {
-            state.connect = Some(Connect(frame));
+            state.memory.set_connect(frame);
         })
     }
 
@@ -157,7 +143,7 @@ impl Shared {
     ) -> Result<Vec<u8>, ClientError> {
         let frames = topic_frames(id::SUBSCRIBE, topics.iter().copied())?;
         self.change(&frames, is_awaited, |state| {
-            state.topics.extend(topics.iter().copied().map(Box::from));
+            state.memory.add(topics);
         })?;
         Ok(frames)
     }
@@ -169,13 +155,13 @@ impl Shared {
         is_awaited: bool,
     ) -> Result<Vec<u8>, ClientError> {
         let frames = topic_frames(id::UNSUBSCRIBE, topics.iter().copied())?;
-        self.change(&frames, is_awaited, |state| state.forget(topics))?;
+        self.change(&frames, is_awaited, |state| state.memory.forget(topics))?;
         Ok(frames)
     }
 
     /// The broker has refused these.
     pub(super) fn forget(&self, topics: &[&str]) {
-        self.lock().forget(topics);
+        self.lock().memory.forget(topics);
     }
 
     /// Sends a request that changes nothing which is remembered.
@@ -277,11 +263,11 @@ impl Shared {
         }
         remember(&mut state);
         if let Some(connection) = state.connection.clone() {
-            connection.note_requests(requests(frames), is_awaited);
+            connection.requests().note(frames, is_awaited);
             let Err(SendFailure { written, error }) = connection.send(frames) else {
                 return Ok(());
             };
-            connection.forget_requests(requests(unsent(frames, written)));
+            connection.requests().forget(unsent(frames, written));
             drop(state);
             if matches!(error, ClientError::TimedOut { .. }) {
                 return Err(error);
@@ -359,21 +345,10 @@ impl Shared {
 }
 
 impl State {
-    fn forget(&mut self, topics: &[&str]) {
-        for topic in topics {
-            self.topics.remove(*topic);
-        }
-    }
-
     /// Sends what makes the broker know this client again.
     fn restore(&self, connection: Connection) -> Result<Connection, ClientError> {
-        let mut frames = Vec::new();
-        if let Some(Connect(connect)) = &self.connect {
-            frames.extend_from_slice(connect.bytes());
-        }
-        let topics = self.topics.iter().map(AsRef::as_ref);
-        frames.extend(topic_frames(id::SUBSCRIBE, topics)?);
-        connection.note_requests(requests(&frames), false);
+        let frames = self.memory.frames()?;
+        connection.requests().note(&frames, false);
         match connection.send(&frames) {
             Ok(()) => Ok(connection),
             Err(failure) => Err(failure.error),
@@ -393,22 +368,14 @@ fn open(settings: &Settings, generation: u64) -> Result<Connection, ClientError>
         settings.connect_timeout,
         settings.write_timeout,
     )?;
-    connection.set_answered(settings.wants_answers);
+    connection.requests().set_answered(settings.wants_answers);
     Ok(connection)
-}
-
-/// How many of these frames are answered, where any are.
-fn requests(mut frames: &[u8]) -> usize {
-    let mut count = 0;
-    while let Some((frame, rest)) = Frame::split_first(frames) {
-        count += usize::from(matches!(frame.id(), id::SUBSCRIBE | id::UNSUBSCRIBE));
-        frames = rest;
-    }
-    count
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

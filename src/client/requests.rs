@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Client;
+use super::dialogue::{pong_of, refused, statuses_of};
 use super::error::{ClientError, Wait};
-use crate::packet::{Answer, Extensions, Frame, Status, Topics};
+use crate::packet::{Extensions, Frame, Status, id};
 
 /// How long an answer may take. Messages that come before it are kept, and received afterwards.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Client {
     /// The extensions that are in force on this connection.
@@ -52,12 +53,7 @@ impl Client {
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
         let sent = self.sender.shared().subscribe(&topics, true);
         let statuses = self.statuses(sent)?;
-        let refused = topics.iter().zip(&statuses);
-        let refused: Vec<_> = refused
-            .filter(|(_, status)| **status != Status::Ok)
-            .map(|(topic, _)| *topic)
-            .collect();
-        self.sender.shared().forget(&refused);
+        self.sender.shared().forget(&refused(&topics, &statuses));
         Ok(statuses)
     }
 
@@ -88,10 +84,7 @@ impl Client {
         let sent = self.sender.shared().request(&PING, true);
         sent.map_err(|error| self.receiver.explain(error))?;
         let answer = self.answer()?;
-        match answer_of(&answer) {
-            Some(Answer::Pong { dropped }) => Ok(dropped),
-            _ => Err(self.receiver.astray()),
-        }
+        pong_of(&answer).map_err(|astray| self.receiver.not_a_broker(astray))
     }
 
     fn require(&self, extension: Extensions) -> Result<(), ClientError> {
@@ -110,16 +103,8 @@ impl Client {
         let (mut statuses, mut rest) = (Vec::new(), &frames[..]);
         while let Some((frame, behind)) = Frame::split_first(rest) {
             rest = behind;
-            let count = Topics::parse(frame.payload()).map_or(0, Iterator::count);
-            let answer = self.answer()?;
-            match answer_of(&answer) {
-                Some(
-                    Answer::Subscribe { statuses: given } | Answer::Unsubscribe { statuses: given },
-                ) if given.len() == count => {
-                    statuses.extend(given.iter().map(|byte| Status::of(*byte)));
-                }
-                _ => return Err(self.receiver.astray()),
-            }
+            let given = statuses_of(frame, &self.answer()?);
+            statuses.extend(given.map_err(|astray| self.receiver.not_a_broker(astray))?);
         }
         Ok(statuses)
     }
@@ -135,8 +120,4 @@ impl Client {
 }
 
 /// The empty UNSUBSCRIBE.
-const PING: [u8; 2] = [crate::packet::id::UNSUBSCRIBE, 0];
-
-fn answer_of(frame: &Bytes) -> Option<Answer<'_>> {
-    Frame::split_first(frame).and_then(|(frame, _)| Answer::of(frame))
-}
+pub(super) const PING: [u8; 2] = [id::UNSUBSCRIBE, 0];

@@ -5,6 +5,8 @@
     reason = "what a test cannot go on without has failed it"
 )]
 
+#[cfg(all(feature = "broker", feature = "tokio"))]
+mod asynchronous;
 #[cfg(feature = "broker")]
 mod broker;
 #[cfg(feature = "broker")]

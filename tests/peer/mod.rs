@@ -12,28 +12,28 @@ use hvlp::address::Address;
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 /// A listener, and what it does with its connections, on a thread of its own.
-pub(crate) struct Peer {
+pub(crate) struct Peer<T = ()> {
     pub(crate) address: Address,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<T>,
 }
 
-impl Peer {
+impl<T: Send + 'static> Peer<T> {
     /// Runs `play` with the first connection.
-    pub(crate) fn once(play: impl FnOnce(Connection) + Send + 'static) -> Self {
+    pub(crate) fn once(play: impl FnOnce(Connection) -> T + Send + 'static) -> Self {
         Self::listening(|listener| play(listener.accept()))
     }
 
     /// Runs `play` with the listener, for more than one connection.
-    pub(crate) fn listening(play: impl FnOnce(Listener) + Send + 'static) -> Self {
+    pub(crate) fn listening(play: impl FnOnce(Listener) -> T + Send + 'static) -> Self {
         let listener = Listener(TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.0.local_addr().unwrap().into();
         let thread = std::thread::spawn(move || play(listener));
         Self { address, thread }
     }
 
-    /// Whether everything went as the peer expected.
-    pub(crate) fn join(self) {
-        self.thread.join().unwrap();
+    /// Whether everything went as the peer expected; what it has to tell.
+    pub(crate) fn join(self) -> T {
+        self.thread.join().unwrap()
     }
 }
 
