@@ -35,12 +35,16 @@ struct Prepared {
     walk: Box<dyn FnMut()>,
 }
 
-const PATHS: [Path; 10] = [
+const PATHS: [Path; 12] = [
     path("frames", "frame", frames),
     path("one", "message", || shard(1, 1)),
     path("fanout", "message", || fanout(100)),
     path("spread", "delivery", || shard(100, 1)),
     path("mesh", "delivery", || shard(100, 10)),
+    path("wild", "delivery", || counted(Workload::wild(100, 10))),
+    path("spread-beside-filters", "delivery", || {
+        counted(Workload::new(100, 1).beside_filters(10_000))
+    }),
     path("churn", "change", churn),
     path("hand-over-one-run", "message", || hand_over(1)),
     path("hand-over-many-runs", "message", || hand_over(100)),
@@ -121,7 +125,10 @@ fn frames() -> Prepared {
 
 /// Parse, route, fan out and flush, counted by deliveries.
 fn shard(topic_count: usize, subscribers: usize) -> Prepared {
-    let mut workload = Workload::new(topic_count, subscribers);
+    counted(Workload::new(topic_count, subscribers))
+}
+
+fn counted(mut workload: Workload) -> Prepared {
     Prepared {
         items: workload.deliveries,
         walk: Box::new(move || workload.turn()),

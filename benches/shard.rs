@@ -12,8 +12,7 @@ use world::Workload;
 mod world;
 
 /// A publisher sends bursts on `topic_count` topics, each with `subscribers` sessions of its own.
-fn workload(criterion: &mut Criterion, name: &str, topic_count: usize, subscribers: usize) {
-    let mut workload = Workload::new(topic_count, subscribers);
+fn workload(criterion: &mut Criterion, name: &str, mut workload: Workload) {
     let mut group = criterion.benchmark_group("shard");
     group.throughput(Throughput::Elements(
         workload.deliveries.max(workload.messages),
@@ -30,11 +29,14 @@ fn workload(criterion: &mut Criterion, name: &str, topic_count: usize, subscribe
 }
 
 fn shard(criterion: &mut Criterion) {
-    workload(criterion, "one", 1, 1);
-    workload(criterion, "fanout", 1, 100);
-    workload(criterion, "spread", 100, 1);
-    workload(criterion, "mesh", 100, 10);
-    workload(criterion, "unmatched", 1, 0);
+    workload(criterion, "one", Workload::new(1, 1));
+    workload(criterion, "fanout", Workload::new(1, 100));
+    workload(criterion, "spread", Workload::new(100, 1));
+    workload(criterion, "mesh", Workload::new(100, 10));
+    workload(criterion, "unmatched", Workload::new(1, 0));
+    workload(criterion, "wild", Workload::wild(100, 10));
+    let beside = Workload::new(100, 1).beside_filters(10_000);
+    workload(criterion, "spread-beside-filters", beside);
 }
 
 criterion_group!(benches, shard);

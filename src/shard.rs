@@ -93,6 +93,8 @@ pub struct Shard<H> {
     replays: Replays,
     /// Who does not get what is delivered just now: it gets a last value that is as new.
     left_out: Vec<SessionKey>,
+    /// Memory for audiences that are no one list.
+    listeners: Vec<SessionKey>,
     /// Counts audiences, so that a session is in each of them once.
     marked: u64,
     sessions: Sessions,
@@ -157,6 +159,7 @@ impl<H: SessionHandler> Shard<H> {
             matched: Matched::new(),
             replays: Replays::default(),
             left_out: Vec::new(),
+            listeners: Vec::new(),
             marked: 0,
             sessions: Sessions::default(),
             pieces: Pieces::default(),

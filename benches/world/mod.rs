@@ -7,13 +7,16 @@ use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::handler::{Open, Resolver};
 use hvlp::mesh::{Doorbell, Mesh};
-use hvlp::packet::FrameBuf;
+use hvlp::packet::{Extensions, FrameBuf, Hello};
 use hvlp::register::directory::Directory;
 use hvlp::session::{Peer, SessionKey};
 use hvlp::shard::{Outgoing, SendOutcome, Shard};
 
 /// What one receive brings in at most.
 const RECEIVE_LEN: usize = 256 * 1024;
+
+/// As many of the longest filters below fit.
+const TOPICS_PER_FRAME: usize = 10;
 
 /// One shard and the bytes of its turn.
 pub(crate) struct World {
@@ -51,10 +54,23 @@ impl World {
 
     /// A session that is subscribed to these topics.
     pub(crate) fn open(&mut self, topics: &[String]) -> SessionKey {
+        self.open_with(&FrameBuf::connect(b"").expect("it fits"), topics)
+    }
+
+    /// A session that is subscribed to these filters.
+    pub(crate) fn open_wild(&mut self, filters: &[String]) -> SessionKey {
+        let hello = Hello {
+            want: Extensions::WILD,
+            ..Hello::default()
+        };
+        self.open_with(&hello.to_frame().expect("it fits"), filters)
+    }
+
+    fn open_with(&mut self, connect: &FrameBuf, topics: &[String]) -> SessionKey {
         let opened = self.shard.open(Timestamp::default(), Peer::Memory);
         let key = opened.expect("there is room");
-        self.turn(key, FrameBuf::connect(b"").expect("it fits").bytes());
-        if !topics.is_empty() {
+        self.turn(key, connect.bytes());
+        for topics in topics.chunks(TOPICS_PER_FRAME) {
             self.turn(key, FrameBuf::subscribe(topics).expect("they fit").bytes());
         }
         key
@@ -91,7 +107,8 @@ impl World {
             let len = match self.shard.outgoing(now, key, &self.arena) {
                 Outgoing::Run(piece) => piece.len(),
                 Outgoing::Scattered(pieces) => pieces.map(Piece::len).sum(),
-                Outgoing::Ahead(_) | Outgoing::Backlog(_) | Outgoing::Nothing => continue,
+                Outgoing::Ahead(answers) => answers.len(),
+                Outgoing::Backlog(_) | Outgoing::Nothing => continue,
             };
             let whole = SendOutcome::Whole(len);
             self.shard.sent(now, key, &self.arena, whole);
@@ -124,6 +141,25 @@ impl Workload {
             messages,
             deliveries: messages * subscribers as u64,
         }
+    }
+
+    /// With subscribers of one filter that matches all topics instead.
+    pub(crate) fn wild(topic_count: usize, subscribers: usize) -> Self {
+        let mut workload = Self::new(topic_count, 0);
+        for _ in 0..subscribers {
+            workload.world.open_wild(&["bench/+".to_owned()]);
+        }
+        workload.deliveries = workload.messages * subscribers as u64;
+        workload
+    }
+
+    /// Beside a session with so many filters, none of which matches.
+    pub(crate) fn beside_filters(mut self, filters: usize) -> Self {
+        let filters: Vec<_> = (0..filters)
+            .map(|number| format!("{number}/+/{number}/#"))
+            .collect();
+        self.world.open_wild(&filters);
+        self
     }
 
     /// A turn with one burst.

@@ -15,6 +15,8 @@ use crate::shard::parse::Origin;
 pub(super) struct Audience {
     /// Where the register has the topic, if anybody here wants exactly that.
     pub(super) exact: Option<TopicIndex>,
+    /// Whether filters match as well: those in `Shard::matched`.
+    by_filters: bool,
     /// How many subscriptions it has; a session with several filters counts as often.
     pub(super) sessions: usize,
 }
@@ -22,6 +24,7 @@ pub(super) struct Audience {
 impl Audience {
     pub(super) const NONE: Self = Self {
         exact: None,
+        by_filters: false,
         sessions: 0,
     };
 }
@@ -39,12 +42,17 @@ impl<H: SessionHandler> Shard<H> {
     pub(super) fn audience(&mut self, hash: u64, topic: &[u8]) -> Audience {
         let exact = self.register.find(hash, topic);
         let holders = exact.map_or(0, |exact| self.register.route_at(exact).subscribers().len());
-        let filters = match self.wildcards.is_empty() {
-            true => 0,
-            false => self.match_filters(hash, topic),
-        };
+        if self.wildcards.is_empty() {
+            return Audience {
+                exact,
+                by_filters: false,
+                sessions: holders,
+            };
+        }
+        let filters = self.match_filters(hash, topic);
         Audience {
             exact,
+            by_filters: filters > 0,
             sessions: holders + filters,
         }
     }
@@ -66,43 +74,50 @@ impl<H: SessionHandler> Shard<H> {
         piece: Piece,
         frames: u32,
     ) -> u64 {
-        let listeners = match self.wildcards.is_empty() && self.left_out.is_empty() {
-            true => None,
-            false => Some(self.listeners(audience)),
+        let is_plain = !audience.by_filters && self.left_out.is_empty();
+        let gathered = match is_plain {
+            true => Vec::new(),
+            false => self.gather(audience),
         };
-        let holders = audience.exact;
-        let holders = holders.map_or(&[][..], |exact| self.register.route_at(exact).subscribers());
+        let listeners = match (is_plain, audience.exact) {
+            (true, Some(exact)) => self.register.route_at(exact).subscribers(),
+            _ => &gathered[..],
+        };
         let mut hands = Hands {
             sessions: &mut self.sessions,
             pieces: &mut self.pieces,
             dirty: &mut self.dirty,
         };
-        let listeners = listeners.as_deref().unwrap_or(holders);
         let given = hands.give(listeners, origin.publisher(), piece, frames);
+        if !is_plain {
+            self.listeners = gathered;
+        }
         let matched = given.sessions as u64 * u64::from(frames);
         for subscriber in given.starved {
             self.count_dropped(subscriber, DropReason::NoMemory, u64::from(frames));
             self.close(subscriber, CloseReason::NoMemory);
         }
         if self.pauses.consumers > 0 {
-            let listeners = self.listeners(audience);
-            self.hold_origin(listeners, origin);
+            let listeners = self.gather(audience);
+            self.hold_origin(&listeners, origin);
+            self.listeners = listeners;
         }
         self.budget.spend_deliveries(piece.len(), given.sessions);
         self.counters.deliveries_matched += matched;
         matched
     }
 
-    /// The sessions of an audience, each once.
-    pub(super) fn listeners(&mut self, audience: Audience) -> Vec<SessionKey> {
+    /// The sessions of an audience, each once, in the memory of `Shard::listeners`.
+    pub(super) fn gather(&mut self, audience: Audience) -> Vec<SessionKey> {
         self.marked += 1;
-        let mut listeners = Vec::with_capacity(audience.sessions);
+        let mut listeners = std::mem::take(&mut self.listeners);
+        listeners.clear();
         let holders = audience.exact;
         let holders = holders.map(|exact| self.register.route_at(exact).subscribers());
-        // Without filters nobody has looked which ones match.
-        let filters = match self.wildcards.is_empty() {
-            true => &[][..],
-            false => &self.matched,
+        // What was matched by another topic is no longer true.
+        let filters = match audience.by_filters {
+            true => &self.matched[..],
+            false => &[],
         };
         let filters = filters.iter();
         let filters = filters.map(|&filter| self.wildcards.route_at(filter).subscribers());

@@ -135,14 +135,13 @@ impl<H: SessionHandler> Shard<H> {
     /// A run has gone to everyone who wants it: if there are consumers among them that pause, it is
     /// the last for now.
     #[cold]
-    pub(super) fn hold_origin(&mut self, listeners: Vec<SessionKey>, origin: Origin) {
+    pub(super) fn hold_origin(&mut self, listeners: &[SessionKey], origin: Origin) {
         let pausing = |key: &SessionKey| {
             let session = self.sessions.get(*key);
             session.is_some_and(|session| session.outbound.pausing)
         };
-        let others = listeners
-            .into_iter()
-            .filter(|key| Some(*key) != origin.publisher());
+        let others = listeners.iter().copied();
+        let others = others.filter(|key| Some(*key) != origin.publisher());
         let consumers: Vec<_> = others.filter(pausing).collect();
         for consumer in consumers {
             match origin {

@@ -242,8 +242,9 @@ impl<H: SessionHandler> Shard<H> {
         if let Some(number) = record.number
             && !self.replays.is_empty()
         {
-            let listeners = self.listeners(audience);
+            let listeners = self.gather(audience);
             self.left_out = self.left_out(&listeners, number, record.hash, topic);
+            self.listeners = listeners;
         }
         self.fan_out(audience, origin, piece.part(start, start + len), frames);
         self.left_out.clear();
