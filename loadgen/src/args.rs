@@ -13,7 +13,7 @@ use crate::fairness::FairnessArgs;
 use crate::growth::GrowthArgs;
 use crate::slow::SlowArgs;
 use crate::soak::SoakArgs;
-use crate::target::{Dialect, Target};
+use crate::target::Target;
 use crate::workload::{Plan, Workload};
 
 /// Load generator for HVLP brokers: throughput and latency of fan-out, every delivery checked.
@@ -66,8 +66,8 @@ pub enum Command {
 /// Options of every workload with load.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
-    /// hvlp://host:port, unix:/path, nats://, redis:// or mqtt://host:port, or relay (the physical
-    /// limit, started for the run)
+    /// hvlp://host:port, unix:/path, hvlp+ack:// (sessions that want answers), nats://, redis:// or
+    /// mqtt://host:port, or relay (the physical limit, started for the run)
     #[arg(default_value_t)]
     pub target: Target,
 
@@ -142,7 +142,7 @@ impl AdminArgs {
     /// A sentence for the user.
     pub fn check(&self, target: &Target) -> Result<(), String> {
         let is_ours = match target {
-            Target::Broker(endpoint) => endpoint.dialect == Dialect::Hvlp,
+            Target::Broker(endpoint) => endpoint.dialect.is_ours(),
             Target::Relay => false,
         };
         if self.admin.is_some() && !is_ours {

@@ -118,7 +118,7 @@ impl Scenario {
     /// Whether anything is asked of a contestant of this standing, if ours takes part as well.
     pub fn concerns(self, standing: Standing) -> bool {
         match standing {
-            Standing::Own | Standing::Rival(_) | Standing::Relay => true,
+            Standing::Own | Standing::Acked | Standing::Rival(_) | Standing::Relay => true,
             Standing::Unix | Standing::TwoReactors | Standing::BusyPoll => GOALS
                 .iter()
                 .any(|goal| goal.scenario == self && goal.of == standing),

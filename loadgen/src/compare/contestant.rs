@@ -30,6 +30,8 @@ pub enum Standing {
     TwoReactors,
     /// An HVLP broker that polls before it sleeps, by its name.
     BusyPoll,
+    /// An HVLP broker, with sessions that want answers.
+    Acked,
     /// A server of another protocol.
     Rival(Dialect),
     /// The physical limit.
@@ -46,6 +48,7 @@ impl Standing {
             Self::Unix => "unix socket",
             Self::TwoReactors => "two-reactors",
             Self::BusyPoll => "busy-poll",
+            Self::Acked => "with answers",
             Self::Rival(dialect) => dialect.name(),
             Self::Relay => "relay",
         }
@@ -107,8 +110,10 @@ impl Contestant {
         let Target::Broker(endpoint) = &self.target else {
             return Standing::Relay;
         };
-        if endpoint.dialect != Dialect::Hvlp {
-            return Standing::Rival(endpoint.dialect);
+        match endpoint.dialect {
+            Dialect::Hvlp => {}
+            Dialect::Acked => return Standing::Acked,
+            rival => return Standing::Rival(rival),
         }
         let is_it = |standing: &Standing| self.name.as_deref() == Some(standing.name());
         let otherwise = match endpoint.address {
@@ -177,6 +182,7 @@ mod tests {
             ("two-reactors=hvlp://h:1", Standing::TwoReactors),
             ("busy-poll=hvlp://h:1=2", Standing::BusyPoll),
             ("busy-poll=nats://h:1", Standing::Rival(Dialect::Nats)),
+            ("hvlp+ack://h:1", Standing::Acked),
             ("relay", Standing::Relay),
         ] {
             let contestant: Contestant = text.parse().unwrap();

@@ -19,7 +19,7 @@ use crate::latency::Latency;
 use crate::machine;
 use crate::pace::Pacer;
 use crate::sequence::Faults;
-use crate::target::{Dialect, Endpoint, connect};
+use crate::target::{Endpoint, connect};
 use crate::workload::Plan;
 
 mod peers;
@@ -369,7 +369,7 @@ impl Driver {
 
 fn refused(endpoint: &Endpoint) -> String {
     let Endpoint { dialect, address } = endpoint;
-    if *dialect != Dialect::Hvlp {
+    if !dialect.is_ours() {
         return format!("nobody answers at {endpoint}: start a server there");
     }
     format!(

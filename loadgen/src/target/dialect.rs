@@ -8,6 +8,8 @@ pub enum Dialect {
     /// Ours.
     #[default]
     Hvlp,
+    /// The same, of sessions that ask for ACK.
+    Acked,
     /// The text protocol of nats-server.
     Nats,
     /// RESP 2 and its publish/subscribe.
@@ -17,13 +19,14 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// All but ours.
-    pub const RIVALS: [Self; 3] = [Self::Nats, Self::Redis, Self::Mqtt];
+    /// All whose scheme an address has to name.
+    pub const NAMED: [Self; 4] = [Self::Acked, Self::Nats, Self::Redis, Self::Mqtt];
 
     /// The scheme of its addresses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hvlp => "hvlp",
+            Self::Acked => "hvlp+ack",
             Self::Nats => "nats",
             Self::Redis => "redis",
             Self::Mqtt => "mqtt",
@@ -33,7 +36,7 @@ impl Dialect {
     /// Where its servers usually listen.
     pub const fn port(self) -> u16 {
         match self {
-            Self::Hvlp => ::hvlp::packet::DEFAULT_PORT,
+            Self::Hvlp | Self::Acked => ::hvlp::packet::DEFAULT_PORT,
             Self::Nats => 4222,
             Self::Redis => 6379,
             Self::Mqtt => 1883,
@@ -44,6 +47,7 @@ impl Dialect {
     pub fn greeting(self) -> Vec<u8> {
         match self {
             Self::Hvlp => hvlp::greeting(),
+            Self::Acked => hvlp::asking(),
             Self::Nats => nats::greeting(),
             Self::Redis => Vec::new(),
             Self::Mqtt => mqtt::greeting(),
@@ -53,7 +57,7 @@ impl Dialect {
     /// What a subscriber says next.
     pub fn subscribe(self, topics: impl Iterator<Item = usize>) -> Vec<u8> {
         match self {
-            Self::Hvlp => hvlp::subscribe(topics),
+            Self::Hvlp | Self::Acked => hvlp::subscribe(topics),
             Self::Nats => nats::subscribe(topics),
             Self::Redis => redis::subscribe(topics),
             Self::Mqtt => mqtt::subscribe(topics),
@@ -63,7 +67,7 @@ impl Dialect {
     /// How a message is published.
     pub fn publish(self, topic: usize, payload_len: usize) -> Template {
         match self {
-            Self::Hvlp => hvlp::publish(topic, payload_len),
+            Self::Hvlp | Self::Acked => hvlp::publish(topic, payload_len),
             Self::Nats => nats::publish(topic, payload_len),
             Self::Redis => redis::publish(topic, payload_len),
             Self::Mqtt => mqtt::publish(topic, payload_len),
@@ -73,7 +77,7 @@ impl Dialect {
     /// How it arrives.
     pub fn delivery(self, topic: usize, payload_len: usize) -> Template {
         match self {
-            Self::Hvlp => hvlp::publish(topic, payload_len),
+            Self::Hvlp | Self::Acked => hvlp::publish(topic, payload_len),
             Self::Nats => nats::delivery(topic, payload_len),
             Self::Redis => redis::delivery(topic, payload_len),
             Self::Mqtt => mqtt::publish(topic, payload_len),
@@ -84,6 +88,7 @@ impl Dialect {
     pub fn split(self, input: &[u8]) -> Option<(Delivery<'_>, usize)> {
         match self {
             Self::Hvlp => hvlp::split(input),
+            Self::Acked => hvlp::split_acked(input),
             Self::Nats => nats::split(input),
             Self::Redis => redis::split(input),
             Self::Mqtt => mqtt::split(input),
@@ -94,8 +99,13 @@ impl Dialect {
     pub const fn pong(self) -> &'static [u8] {
         match self {
             Self::Nats => nats::PONG,
-            Self::Hvlp | Self::Redis | Self::Mqtt => &[],
+            Self::Hvlp | Self::Acked | Self::Redis | Self::Mqtt => &[],
         }
+    }
+
+    /// Whether its servers are our brokers.
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::Hvlp | Self::Acked)
     }
 
     /// Whether publishers hear anything at all.

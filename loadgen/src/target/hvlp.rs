@@ -1,6 +1,6 @@
 //! The HVLP dialect: a delivered frame is byte for byte the published one.
 
-use hvlp::packet::{Frame, FrameBuf, id};
+use hvlp::packet::{Answer, Extensions, Frame, FrameBuf, Hello, Status, id};
 
 use super::{Delivery, Template, topic_name};
 
@@ -10,6 +10,16 @@ pub fn greeting() -> Vec<u8> {
         .expect("an empty payload fits")
         .bytes()
         .to_vec()
+}
+
+/// The same of one that wants answers.
+pub fn asking() -> Vec<u8> {
+    let hello = Hello {
+        want: Extensions::ACK,
+        ..Hello::default()
+    };
+    let frame = hello.to_frame().expect("no user is short");
+    frame.bytes().to_vec()
 }
 
 /// What a subscriber says next: as few frames as its topics fit into.
@@ -45,6 +55,23 @@ pub fn split(input: &[u8]) -> Option<(Delivery<'_>, usize)> {
         _ => Delivery::Other,
     };
     Some((delivery, frame.bytes().len()))
+}
+
+/// As `split`, where there are answers: no refusal is one of these.
+pub fn split_acked(input: &[u8]) -> Option<(Delivery<'_>, usize)> {
+    let (delivery, len) = split(input)?;
+    let (frame, _) = Frame::split_first(input)?;
+    let delivery = match Answer::of(frame) {
+        Some(Answer::Hello {
+            status: Status::Ok, ..
+        }) => Delivery::Answer,
+        Some(Answer::Subscribe { statuses }) if statuses.iter().all(|status| *status == 0) => {
+            Delivery::Answer
+        }
+        Some(Answer::Disconnect { text, .. }) => Delivery::Complaint(text.as_bytes()),
+        _ => delivery,
+    };
+    Some((delivery, len))
 }
 
 fn empty_list() -> FrameBuf {
@@ -87,5 +114,22 @@ mod tests {
         }
         assert!(rest.is_empty());
         assert_eq!(topics, 100);
+    }
+
+    #[test]
+    fn answers_are_told_from_messages_and_refusals() {
+        for (input, is_answer) in [
+            (&[1, 5, 0xFF, 0x48, 0x2B, 1, 0][..], true),
+            (&[1, 5, 0xFF, 0x48, 0x2B, 0, 3], false),
+            (&[3, 2, 0, 0], true),
+            (&[3, 2, 0, 3], false),
+            (&[5, 2, 1, 0x61], false),
+        ] {
+            let (delivery, len) = split_acked(input).unwrap();
+            assert_eq!(delivery == Delivery::Answer, is_answer, "{input:?}");
+            assert_eq!(len, input.len());
+        }
+        let (last, _) = split_acked(b"\x02\x05\x03late").unwrap();
+        assert_eq!(last, Delivery::Complaint(b"late"));
     }
 }

@@ -54,12 +54,12 @@ impl FromStr for Target {
         if text == "relay" {
             return Ok(Self::Relay);
         }
-        let rival = Dialect::RIVALS.into_iter().find_map(|dialect| {
+        let named = Dialect::NAMED.into_iter().find_map(|dialect| {
             let behind = text.strip_prefix(dialect.name())?.strip_prefix("://")?;
             Some((dialect, behind))
         });
-        let (dialect, behind) = rival.unwrap_or((Dialect::Hvlp, text));
-        let address = match (rival, behind.parse()) {
+        let (dialect, behind) = named.unwrap_or((Dialect::Hvlp, text));
+        let address = match (named, behind.parse()) {
             // Only our own port is known to the address.
             (Some(_), Ok(Address::Tcp { host, .. })) if !names_port(behind) => Ok(Address::Tcp {
                 host,
@@ -70,8 +70,8 @@ impl FromStr for Target {
         };
         let refusal = |()| {
             format!(
-                "{text:?} is no target: write hvlp://host:port, unix:/path, nats://host:port, \
-                 redis://host:port, mqtt://host:port or relay"
+                "{text:?} is no target: write hvlp://host:port, unix:/path, hvlp+ack://host:port, \
+                 nats://host:port, redis://host:port, mqtt://host:port or relay"
             )
         };
         let address = address.map_err(refusal)?;
@@ -212,6 +212,7 @@ mod tests {
             ("localhost", "hvlp://localhost:65432"),
             ("unix:/run/h.sock", "unix:/run/h.sock"),
             ("nats://127.0.0.1:7", "nats://127.0.0.1:7"),
+            ("hvlp+ack://127.0.0.1", "hvlp+ack://127.0.0.1:65432"),
             ("redis://localhost", "redis://localhost:6379"),
             ("mqtt://[::1]", "mqtt://[::1]:1883"),
         ] {
