@@ -88,7 +88,7 @@ impl Subscription {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Self, ProcessError> {
         let frames = frames_of(id::SUBSCRIBE, topics)?;
-        let subscription = Self {
+        let mut subscription = Self {
             pipe: connect(peers)?,
             buffer: Vec::new(),
             taken: 0,
@@ -144,13 +144,13 @@ impl Subscription {
         }
     }
 
-    /// Sends whole frames, and waits until they have taken effect.
-    fn send(&self, mut frames: &[u8]) -> Result<(), ProcessError> {
+    /// Sends whole frames, and waits until they have taken effect: last values may come first.
+    fn send(&mut self, mut frames: &[u8]) -> Result<(), ProcessError> {
         while let Some((frame, behind)) = Frame::split_first(frames) {
             self.pipe.write(frame.bytes())?;
             frames = behind;
         }
-        Ok(self.pipe.wait_until_settled()?)
+        Ok(self.pipe.wait_until_settled(&mut self.buffer)?)
     }
 }
 

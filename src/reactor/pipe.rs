@@ -201,10 +201,15 @@ impl ProcessEnd {
         Ok(())
     }
 
-    /// Waits until the broker has executed all that was written.
-    pub(crate) fn wait_until_settled(&self) -> Result<(), Ended> {
+    /// Waits until the broker has executed all that was written. What the broker has to send before
+    /// and finds no room for is taken meanwhile, and appended to `buffer`.
+    pub(crate) fn wait_until_settled(&self, buffer: &mut Vec<u8>) -> Result<(), Ended> {
         let mut state = self.0.lock();
         while !state.is_settled {
+            if state.wants_room {
+                state.take(buffer);
+                continue;
+            }
             if state.broker_ended {
                 return Err(Ended);
             }
@@ -234,14 +239,7 @@ impl ProcessEnd {
             let waited = self.0.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if buffer.is_empty() {
-            std::mem::swap(buffer, &mut state.to_process);
-        } else {
-            buffer.append(&mut state.to_process);
-        }
-        if std::mem::take(&mut state.wants_room) {
-            state.tell(false, true);
-        }
+        state.take(buffer);
         Ok(true)
     }
 }
@@ -258,6 +256,18 @@ impl Drop for ProcessEnd {
 }
 
 impl State {
+    /// Moves what has come to the end of `buffer`.
+    fn take(&mut self, buffer: &mut Vec<u8>) {
+        if buffer.is_empty() {
+            std::mem::swap(buffer, &mut self.to_process);
+        } else {
+            buffer.append(&mut self.to_process);
+        }
+        if std::mem::take(&mut self.wants_room) {
+            self.tell(false, true);
+        }
+    }
+
     const fn is_over(&self) -> bool {
         self.is_stopped || self.broker_ended
     }

@@ -19,6 +19,7 @@ impl<H: SessionHandler> Shard<H> {
             self.deadlines.frame.disarm(key.slot());
         }
         self.release_all(self.now);
+        self.stop_replays();
     }
 
     /// Nothing new will come, from no shard: each session ends as soon as nothing is owed to it.

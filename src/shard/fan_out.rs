@@ -121,6 +121,8 @@ impl<H: SessionHandler> Shard<H> {
         };
         let filters = filters.iter();
         let filters = filters.map(|&filter| self.wildcards.route_at(filter).subscribers());
+        // In the order in which they come here.
+        let mut left_out = self.left_out.iter().peekable();
         for &key in holders.into_iter().chain(filters).flatten() {
             // Only who may use wildcards can be among them twice.
             let extended = self.sessions.get_mut(key);
@@ -128,7 +130,7 @@ impl<H: SessionHandler> Shard<H> {
             let is_first = extended.is_none_or(|extended| {
                 std::mem::replace(&mut extended.marked, self.marked) != self.marked
             });
-            if is_first && !self.left_out.contains(&key) {
+            if is_first && left_out.next_if_eq(&&key).is_none() {
                 listeners.push(key);
             }
         }

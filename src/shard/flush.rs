@@ -259,7 +259,7 @@ impl<H: SessionHandler> Shard<H> {
         if is_empty {
             self.deadlines.progress.disarm(key.slot());
             self.end_pause(now, key);
-        } else if taken > 0 && self.bounds[listener.index()].policy != SlowConsumer::Pause {
+        } else if taken > 0 && self.watches_progress(key) {
             self.deadlines.progress.rearm(key.slot(), listener, now);
         }
         if !is_empty && !is_blocked {
@@ -292,8 +292,7 @@ impl<H: SessionHandler> Shard<H> {
         let listener = session.listener;
         let bound = self.bounds[listener.index()];
         self.counters.deliveries_written += kept.written;
-        // Under `pause` that has its own end alone counts.
-        if bound.policy != SlowConsumer::Pause {
+        if self.watches_progress(key) {
             self.deadlines.progress.arm(key.slot(), listener, now);
         }
         self.count_dropped(key, DropReason::Displaced, kept.displaced);
@@ -312,6 +311,16 @@ impl<H: SessionHandler> Shard<H> {
             self.evict(self.limits.outbound_total_max / 10 * 9);
         }
         self.pause_if_full(now, key);
+    }
+
+    /// Whether a session is closed when its socket takes nothing for a while. Under `pause` that has
+    /// its own end alone counts, but for last values, which hold nobody.
+    fn watches_progress(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| {
+            let policy = self.bounds[session.listener.index()].policy;
+            policy != SlowConsumer::Pause || session.replaying
+        })
     }
 
     /// Closes a session that can be owed no more; what found no room counts by what ends it, which

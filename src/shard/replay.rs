@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::outbound::whole_frames;
+use crate::packet::FRAME_LEN_MAX;
 use crate::register::last_values::{Cursor, LastValues};
 use crate::register::wildcard::{Pattern, Shape};
 use crate::session::{Session, SessionKey};
@@ -20,9 +21,12 @@ use crate::shard::run::Run;
 
 /// Values looked at in a turn, for whoever waits for them: some milliseconds.
 const STEPS_PER_TURN: usize = 16_384;
-/// A session gets no more of them before its socket has taken what it has got, nor more than half
-/// of what it may be owed: 100,000 of them are no reason to close it.
+/// A session gets no more of them before its socket has taken what it has got: 100,000 of them are
+/// no reason to close it.
 const AHEAD_MAX: usize = 256 * 1024;
+/// Nor more than this part of what it may be owed. A backlog that conflates takes up to four times
+/// its frames, and twice that while it grows.
+const AHEAD_PART: usize = 16;
 
 /// Who is given values just now.
 #[derive(Debug, Default)]
@@ -54,6 +58,8 @@ struct Replay {
     cursor: Cursor,
     /// It waits for its socket.
     waits: bool,
+    /// It gets no more values: the broker stops.
+    is_over: bool,
     /// Bit k: messages with numbers up to `since` may still come from shard k.
     awaited: u64,
 }
@@ -75,8 +81,8 @@ impl Fresh {
 
 impl Replay {
     const fn is_read(&self) -> bool {
-        self.looked_up == self.fresh.topics.len()
-            && (self.fresh.filters.is_empty() || self.cursor.is_at_end())
+        let is_looked_up = self.looked_up == self.fresh.topics.len();
+        self.is_over || is_looked_up && (self.fresh.filters.is_empty() || self.cursor.is_at_end())
     }
 }
 
@@ -177,6 +183,7 @@ impl<H: SessionHandler> Shard<H> {
             looked_up: 0,
             cursor: Cursor::default(),
             waits: false,
+            is_over: self.draining,
             awaited,
         };
         self.replays.by.insert(key, replay);
@@ -234,7 +241,7 @@ impl<H: SessionHandler> Shard<H> {
             return;
         }
         let bound = self.bounds[session.listener.index()];
-        let ahead_max = AHEAD_MAX.min(bound.bytes_max / 2);
+        let ahead_max = AHEAD_MAX.min(bound.bytes_max / AHEAD_PART);
         let room = ahead_max.saturating_sub(session.outbound.backlog_bytes());
         if room < ahead_max / 2 {
             replay.waits = true;
@@ -242,7 +249,9 @@ impl<H: SessionHandler> Shard<H> {
         }
         let mut frames = Vec::new();
         while frames.len() < room && *steps > 0 && !replay.is_read() {
-            let looked_at = self.look_at(key, replay, values, *steps, &mut frames);
+            let fitting = (room - frames.len()).div_ceil(FRAME_LEN_MAX);
+            let count = fitting.min(LOOKED_AT_ONCE);
+            let looked_at = self.look_at(key, replay, values, *steps, count, &mut frames);
             *steps = steps.saturating_sub(looked_at);
         }
         self.give_values(key, &frames);
@@ -256,6 +265,7 @@ impl<H: SessionHandler> Shard<H> {
         replay: &mut Replay,
         values: &LastValues,
         steps: usize,
+        count: usize,
         frames: &mut Vec<u8>,
     ) -> usize {
         if let Some(topic) = replay.fresh.topics.get(replay.looked_up) {
@@ -275,7 +285,7 @@ impl<H: SessionHandler> Shard<H> {
             since,
             ..
         } = replay;
-        let count = (steps / cost).clamp(1, LOOKED_AT_ONCE);
+        let count = (steps / cost).clamp(1, count);
         values.scan(cursor, *since, count, |hash, topic, frame| {
             let Ok(topic) = str::from_utf8(topic) else {
                 return;
@@ -356,6 +366,18 @@ impl<H: SessionHandler> Shard<H> {
         true
     }
 
+    /// The broker stops: nobody gets more values, and what was read behind a SUBSCRIBE is executed
+    /// as soon as older messages are accounted for.
+    pub(super) fn stop_replays(&mut self) {
+        let keys: Vec<_> = self.replays.by.keys().copied().collect();
+        for key in keys {
+            if let Some(replay) = self.replays.by.get_mut(&key) {
+                replay.is_over = true;
+            }
+            self.end_replay_if_done(key);
+        }
+    }
+
     fn end_replay_if_done(&mut self, key: SessionKey) {
         let replay = self.replays.by.get(&key);
         if replay.is_some_and(|replay| replay.is_read() && replay.awaited == 0) {
@@ -377,7 +399,7 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
-    /// Whom of `listeners` a message with this number is left out for: they get a value that is at
+    /// Whom of `listeners`, in their order, a message with this number is left out for: they get a value that is at
     /// least as new.
     #[cold]
     pub(super) fn left_out(
@@ -390,23 +412,21 @@ impl<H: SessionHandler> Shard<H> {
         let Ok(topic) = str::from_utf8(topic) else {
             return Vec::new();
         };
-        let mut left_out = Vec::new();
-        for &key in listeners {
-            let session = self.sessions.get(key);
-            if !session.is_some_and(|session: &Session| session.replaying) {
-                continue;
-            }
-            let Some(replay) = self.replays.by.remove(&key) else {
-                continue;
-            };
-            if number <= replay.since
-                && replay.fresh.covers(topic)
-                && !self.had_before(key, &replay.fresh, hash, topic)
-            {
-                left_out.push(key);
-            }
-            self.replays.by.insert(key, replay);
-        }
+        // Those that are left out cost none of what deliveries do.
+        self.budget.spend_frames(listeners.len());
+        let replays = std::mem::take(&mut self.replays.by);
+        let is_left_out = |key: &SessionKey| {
+            let session = self.sessions.get(*key);
+            let is_replaying = session.is_some_and(|session: &Session| session.replaying);
+            let replay = replays.get(key).filter(|_| is_replaying);
+            replay.is_some_and(|replay| {
+                number <= replay.since
+                    && replay.fresh.covers(topic)
+                    && !self.had_before(*key, &replay.fresh, hash, topic)
+            })
+        };
+        let left_out = listeners.iter().copied().filter(is_left_out).collect();
+        self.replays.by = replays;
         left_out
     }
 }

@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hvlp::outbound::SlowConsumer;
+use hvlp::shard::SendOutcome;
+
 use crate::cluster::{Cluster, Place};
 use crate::support::memory::{World, whole};
 use crate::support::{Peer, Prng, start, wire};
@@ -316,4 +319,107 @@ fn j15_values_are_bounded_in_bytes_and_sessions_that_end_leave_no_trace() {
     world.turn();
     world.turn();
     assert_eq!(world.counters().deliveries_replayed, 2);
+}
+
+#[test]
+fn j15_whatever_the_policy_and_however_small_the_bound_every_value_arrives() {
+    for policy in SlowConsumer::NAMES {
+        for (max, data_len) in [("64KiB", 245), ("64KiB", 20), ("512KiB", 20)] {
+            let settings = [
+                "last_value=all",
+                &format!("listener.outbound_max={max}"),
+                &format!("listener.slow_consumer={policy}"),
+            ];
+            let mut world = World::new(&settings);
+            let publisher = world.connected([]);
+            for n in 0..5000 {
+                world.receive(publisher, wire::publish(format!("{n}"), vec![7; data_len]));
+            }
+            let subscriber = world.open();
+            world.receive(subscriber, wire::hello(wire::WILD, 0));
+            world.turn();
+            world.take(subscriber);
+            world.receive_with(subscriber, wire::subscribe(&["#"]), &mut whole);
+            // A socket that takes little, each turn.
+            while world.shard.is_stopped(subscriber) || world.has_more() {
+                world.shard.writable(subscriber);
+                world.turn_with(&mut |_, len| match len {
+                    0..3000 => SendOutcome::Whole(len),
+                    _ => SendOutcome::Short(3000),
+                });
+                assert!(world.shard.is_open(subscriber), "{policy} {max} {data_len}");
+            }
+            while world.counters().deliveries_owed > 0 {
+                world.shard.writable(subscriber);
+                world.turn();
+            }
+            let counters = world.counters();
+            assert_eq!(counters.deliveries_replayed, 5000, "{policy} {max}");
+            assert_eq!(counters.deliveries_written, 5000, "{policy} {max}");
+        }
+    }
+}
+
+#[test]
+fn j15_the_process_itself_gets_more_values_than_its_pipe_holds() {
+    let broker = start(&["last_value=all", "reactors=1"]);
+    let topics: Vec<_> = (0..8000).map(|n| format!("topic {n}")).collect();
+    for topic in &topics {
+        broker.handle().publish(topic, &[7; 200]).unwrap();
+    }
+    broker.await_counters("they are kept", |counters| {
+        counters.last_value_topics >= 8000
+    });
+    let mut subscription = broker.handle().subscribe(&topics).unwrap();
+    let mut seen = BTreeSet::new();
+    while seen.len() < topics.len() {
+        let delivery = subscription.receive(crate::support::DEADLINE).unwrap();
+        let topic = delivery.unwrap().topic().to_owned();
+        assert!(seen.insert(topic), "each once");
+    }
+    drop(subscription);
+    // The session that the process publishes with stays to the end.
+    broker.stop();
+}
+
+#[test]
+fn j15_who_reads_no_values_does_not_hold_up_the_end_of_the_broker() {
+    // Longer than the test has.
+    let settings = [
+        "last_value=s/",
+        "drain_timeout=1h",
+        "listener.progress_timeout=1h",
+    ];
+    for reactors in ["reactors=1", "reactors=2"] {
+        let broker = start(&[&settings[..], &[reactors]].concat());
+        let mut publisher = broker.open();
+        publisher.send(wire::hello(wire::ACK, 0));
+        publisher.expect(wire::hello_answer(wire::ACK, 0));
+        let frames = (0..80_000).map(|n| wire::publish(format!("s/{n}"), [7; 200]));
+        publisher.send(frames.flatten().collect::<Vec<u8>>());
+        publisher.send(wire::PING);
+        publisher.expect(wire::pong(0));
+        let mut bystander = broker.open();
+        bystander.send(wire::hello(wire::ACK, 0));
+        bystander.send(wire::subscribe(&["behind"]));
+        bystander.expect([wire::hello_answer(wire::ACK, 0), wire::frame(3, &[0])].concat());
+        let mut stuck = broker.open();
+        stuck.shrink_window();
+        stuck.send(wire::hello(wire::WILD, 0));
+        stuck.send(wire::subscribe(&["s/#"]));
+        // Read together with the SUBSCRIBE, or not at all.
+        stuck.publish("behind", "x");
+        broker.await_counters("it stands still", |counters| counters.backlog_bytes > 0);
+        std::thread::scope(|scope| {
+            // It ends with the one that is stuck, and nobody else waits for that.
+            scope.spawn(|| broker.let_go());
+            let mut rest = bystander.read_to_end().0;
+            let last = wire::publish("behind", "x");
+            if rest.starts_with(&last) {
+                rest.drain(..last.len());
+            }
+            assert_eq!(rest, wire::frame(2, b"\0shutdown"), "{reactors}");
+            drop((publisher, stuck));
+        });
+    }
 }
