@@ -61,6 +61,7 @@ impl ClientBuilder {
                 address: Address::default(),
                 connect_timeout: CONNECT_TIMEOUT,
                 write_timeout: Some(WRITE_TIMEOUT),
+                answer_timeout: ANSWER_TIMEOUT,
                 reconnect: None,
                 asks: false,
                 wants_answers: false,
@@ -105,6 +106,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.write_timeout = timeout.into();
+        self
+    }
+
+    /// How long the answer to a request may take; 60 s unless told, for the same reason. Messages
+    /// that come before it are kept, and received afterwards.
+    #[must_use]
+    pub const fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.answer_timeout = timeout;
         self
     }
 
@@ -241,3 +250,4 @@ impl ClientBuilder {
 pub(super) const GRANT_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -142,9 +142,14 @@ impl MessageDecoder {
     /// # Errors
     /// The peer speaks another protocol.
     pub fn decode_frame(&mut self) -> Result<Option<Bytes>, Misbehaved> {
-        let frame = self.split_frame()?;
-        self.received += u64::from(frame.is_some());
-        Ok(frame.map(|(frame, _)| frame))
+        let Some((frame, _)) = self.split_frame()? else {
+            return Ok(None);
+        };
+        // What else waits for an answer has to know.
+        if !self.keep_answer(&frame) {
+            self.received += 1;
+        }
+        Ok(Some(frame))
     }
 
     /// Frames that were no messages, since the connection began.

@@ -11,8 +11,9 @@ use super::message::Message;
 use crate::address::Address;
 use crate::packet::{Answer, Extensions, Frame, Reason, Status, Topics, id};
 
-/// Messages that are kept at most while an answer is waited for: some 16 MiB.
-const KEPT_MAX: usize = 65_536;
+/// Messages that are kept at most while an answer is waited for: some 64 MiB. More than a broker
+/// keeps last values for by default, and all of them may come in front of an answer.
+pub(super) const KEPT_MAX: usize = 262_144;
 
 /// The decoder of a connection, and what it has found beside the next message.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Dialogue {
     answers: VecDeque<Bytes>,
     /// What the broker has granted, once it has answered CONNECT.
     granted: Option<Extensions>,
+    /// What it had granted on the connection before: what is subscribed relies on it.
+    needed: Extensions,
     /// Why the broker said that it closes the connection.
     farewell: Option<Reason>,
 }
@@ -47,6 +50,7 @@ impl Dialogue {
             kept: VecDeque::new(),
             answers: VecDeque::new(),
             granted: None,
+            needed: Extensions::NONE,
             farewell: None,
         }
     }
@@ -54,8 +58,10 @@ impl Dialogue {
     /// The connection was lost, and this is a new one. Messages that came are still to be taken.
     pub(super) fn begin_again(&mut self, asks: bool) {
         let kept = std::mem::take(&mut self.kept);
+        let needed = self.granted.unwrap_or(self.needed);
         *self = Self {
             kept,
+            needed,
             ..Self::new(asks)
         };
     }
@@ -83,7 +89,6 @@ impl Dialogue {
     }
 
     /// Whoever waited for answers does not any more.
-    #[cfg(feature = "tokio")]
     pub(super) fn drop_answers(&mut self) {
         self.answers.clear();
     }
@@ -93,13 +98,28 @@ impl Dialogue {
         self.decoder.has_answers()
     }
 
-    /// Takes note of that. An error is the status with which the broker refuses CONNECT.
-    pub(super) fn take_notes(&mut self, requests: &mut Requests) -> Result<(), Status> {
+    /// Takes note of that.
+    ///
+    /// # Errors
+    /// The broker at `address` refuses CONNECT, or grants less than before.
+    pub(super) fn take_notes(
+        &mut self,
+        address: &Address,
+        requests: &mut Requests,
+    ) -> Result<(), ClientError> {
+        let address = || address.clone();
         while let Some(bytes) = self.decoder.take_answer() {
             match answer_of(&bytes) {
                 Some(Answer::Hello { have, status }) => {
                     if status != Status::Ok {
-                        return Err(status);
+                        let address = address();
+                        return Err(ClientError::Refused { address, status });
+                    }
+                    if !have.contains(self.needed) {
+                        return Err(ClientError::NotGranted {
+                            address: address(),
+                            missing: Extensions::from_bits(self.needed.bits() & !have.bits()),
+                        });
                     }
                     if !have.contains(Extensions::ACK) {
                         requests.set_answered(false);
@@ -149,7 +169,6 @@ impl Requests {
     }
 
     /// Nobody waits for any of them.
-    #[cfg(feature = "tokio")]
     pub(super) fn await_none(&mut self) {
         self.awaited
             .iter_mut()

@@ -73,6 +73,14 @@ pub enum ClientError {
         /// What is missing.
         missing: Extensions,
     },
+    /// An answer is waited for, and too many messages come before it.
+    #[error("{kept} messages of {address} came before an answer: receive them first")]
+    TooManyMessages {
+        /// Who.
+        address: Address,
+        /// How many are kept.
+        kept: usize,
+    },
     /// The broker said why it closes the connection.
     #[error("the broker at {address} closed the connection: {reason}")]
     ClosedFor {
@@ -119,7 +127,7 @@ impl ClientError {
     pub const fn fault(&self) -> Fault {
         match self {
             Self::Encode(_) | Self::Address(_) | Self::Disconnected => Fault::Caller,
-            Self::Refused { .. } => Fault::Caller,
+            Self::Refused { .. } | Self::TooManyMessages { .. } => Fault::Caller,
             Self::NotABroker { .. }
             | Self::NoLogin { .. }
             | Self::NotGranted { .. }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::decoder::{MessageDecoder, Misbehaved};
-use super::dialogue::Dialogue;
+use super::dialogue::{Dialogue, KEPT_MAX};
 use super::error::{ClientError, Wait};
 use super::message::Message;
 use super::reconnect::Shared;
@@ -59,6 +59,12 @@ impl Receiver {
         Ok(self.dialogue.granted().is_some())
     }
 
+    /// Whoever asked before and has given up gets no answer any more.
+    pub(super) fn begin_request(&mut self) {
+        self.connection.requests().await_none();
+        self.dialogue.drop_answers();
+    }
+
     /// The next answer that somebody waits for; `None` at the deadline.
     pub(super) fn answer(&mut self, deadline: Instant) -> Result<Option<Bytes>, ClientError> {
         loop {
@@ -67,7 +73,10 @@ impl Receiver {
                 return Ok(Some(answer));
             }
             if !has_room {
-                return Ok(None);
+                return Err(ClientError::TooManyMessages {
+                    address: self.connection.address().clone(),
+                    kept: KEPT_MAX,
+                });
             }
             let read = self
                 .connection
@@ -92,11 +101,10 @@ impl Receiver {
         if !self.dialogue.has_notes() {
             return Ok(());
         }
-        let noted = self.dialogue.take_notes(&mut self.connection.requests());
-        noted.map_err(|status| ClientError::Refused {
-            address: self.connection.address().clone(),
-            status,
-        })
+        let connection = &self.connection;
+        let mut requests = connection.requests();
+        self.dialogue
+            .take_notes(connection.address(), &mut requests)
     }
 
     /// Sends what keeps a silent connection open, if it is time.
@@ -217,6 +225,8 @@ impl Receiver {
                 Ok(Some(0)) => self.end_of_stream()?,
                 Ok(Some(len)) => {
                     self.dialogue.decoder.advance(len);
+                    // Also where the next read never has to wait.
+                    self.keep_alive()?;
                     continue;
                 }
                 Err(error) => error,

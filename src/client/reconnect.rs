@@ -58,6 +58,7 @@ pub(super) struct Settings {
     pub(super) address: Address,
     pub(super) connect_timeout: Duration,
     pub(super) write_timeout: Option<Duration>,
+    pub(super) answer_timeout: Duration,
     pub(super) reconnect: Option<Reconnect>,
     /// Whether CONNECT asks for extensions,
     pub(super) asks: bool,

@@ -1,6 +1,6 @@
 //! Requests with answers: what a client asks of a broker that has granted ACK.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -8,9 +8,6 @@ use super::Client;
 use super::dialogue::{pong_of, refused, statuses_of};
 use super::error::{ClientError, Wait};
 use crate::packet::{Extensions, Frame, Status, id};
-
-/// How long an answer may take. Messages that come before it are kept, and received afterwards.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Client {
     /// The extensions that are in force on this connection.
@@ -87,7 +84,8 @@ impl Client {
         pong_of(&answer).map_err(|astray| self.receiver.not_a_broker(astray))
     }
 
-    fn require(&self, extension: Extensions) -> Result<(), ClientError> {
+    fn require(&mut self, extension: Extensions) -> Result<(), ClientError> {
+        self.receiver.begin_request();
         match self.extensions().contains(extension) {
             true => Ok(()),
             false => Err(ClientError::NotGranted {
@@ -110,11 +108,12 @@ impl Client {
     }
 
     fn answer(&mut self) -> Result<Bytes, ClientError> {
-        let answer = self.receiver.answer(Instant::now() + ANSWER_TIMEOUT)?;
+        let limit = self.sender.shared().settings().answer_timeout;
+        let answer = self.receiver.answer(Instant::now() + limit)?;
         answer.ok_or_else(|| ClientError::TimedOut {
             address: self.broker().clone(),
             wait: Wait::Answer,
-            limit: ANSWER_TIMEOUT,
+            limit,
         })
     }
 }

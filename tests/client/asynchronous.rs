@@ -373,3 +373,54 @@ fn odd(number: u32) -> [u8; FRAME_LEN] {
     frame[4..8].copy_from_slice(&number.to_be_bytes());
     frame
 }
+
+#[tokio::test]
+async fn who_has_only_published_disconnects_in_order_when_a_beat_is_overdue() {
+    let broker = engine::chosen(Broker::builder().listen("127.0.0.1:0").unwrap());
+    let broker = broker.spawn().unwrap();
+    let builder = AsyncClient::builder().address(broker.local_addr()).unwrap();
+    let keeping = builder.keepalive(Duration::from_secs(2));
+    let mut client = keeping.connect_async().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    client.publish("a", b"1").await.unwrap();
+    client.disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn l7_a_request_that_met_a_reset_fails_at_once_and_messages_that_came_stay() {
+    let (go, may_end) = std::sync::mpsc::channel();
+    let peer = Peer::listening(move |listener| {
+        let mut first = listener.accept();
+        first.expect(HELLO);
+        first.write(HELLO);
+        first.write(&[numbered(1), numbered(2)].concat());
+        may_end.recv_timeout(LONG).unwrap();
+        first.reset();
+        let mut second = listener.accept();
+        second.expect(HELLO);
+        second.write(HELLO);
+        second.write(&numbered(3));
+        second.expect_eventually(DISCONNECT);
+    });
+    let asking = builder(&peer).extensions(ACK).reconnect(soon());
+    let mut client = asking.connect_async().await.unwrap();
+    assert_eq!(number_of(&client.receive().await.unwrap()), 1);
+    go.send(()).unwrap();
+    // Until it is noticed by a send; the message that came before is not lost with it.
+    while client.reconnects() == 0 {
+        if let Err(error) = client.barrier().await {
+            let is_closed = matches!(
+                error,
+                ClientError::Closed { .. } | ClientError::Reset { .. }
+            );
+            assert!(is_closed, "{error}");
+        }
+        if client.reconnects() == 0 {
+            client.publish("a", b"x").await.unwrap();
+        }
+    }
+    assert_eq!(number_of(&client.receive().await.unwrap()), 2);
+    assert_eq!(number_of(&client.receive().await.unwrap()), 3);
+    client.disconnect().await.unwrap();
+    peer.join();
+}

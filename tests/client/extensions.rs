@@ -211,3 +211,96 @@ fn j11_who_only_receives_keeps_the_promise_of_a_keepalive() {
     silent.subscribe(["a"]).unwrap();
     silent.disconnect().unwrap();
 }
+
+#[test]
+fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
+    let (go, may_answer) = std::sync::mpsc::channel();
+    let peer = Peer::once(move |mut connection| {
+        connection.expect(HELLO);
+        connection.write(GRANTED);
+        connection.expect(PING);
+        may_answer.recv_timeout(LONG).unwrap();
+        connection.write(PONG);
+        connection.expect(PING);
+        connection.write(&[0x04, 0x05, 0xFF, 0x00, 0x00, 0x00, 0x09]);
+        connection.expect(DISCONNECT);
+    });
+    let patience = Duration::from_millis(50);
+    let mut client = asking(&peer).answer_timeout(patience).connect().unwrap();
+    let error = client.barrier().unwrap_err();
+    assert!(matches!(error, ClientError::TimedOut { limit, .. } if limit == patience));
+    go.send(()).unwrap();
+    // The late one may still be on its way.
+    let dropped = loop {
+        match client.barrier() {
+            Err(ClientError::TimedOut { .. }) => {}
+            answered => break answered.unwrap(),
+        }
+    };
+    assert_eq!(dropped, 9);
+    client.disconnect().unwrap();
+    peer.join();
+}
+
+#[test]
+fn who_receives_without_a_pause_keeps_the_connection_alive_too() {
+    let peer = Peer::once(|mut connection| {
+        connection.expect(&[0x01, 0x05, 0xFF, 0x48, 0x2B, 0x00, 0x01]);
+        connection.write(&[0x01, 0x05, 0xFF, 0x48, 0x2B, 0x00, 0x00]);
+        // More than is read while nothing has to be waited for.
+        let end = std::time::Instant::now() + Duration::from_secs(1);
+        while std::time::Instant::now() < end {
+            connection.write(&MESSAGE.repeat(10_000));
+        }
+        connection.expect(&[0x03, 0x00]);
+    });
+    let builder = Client::builder().address(peer.address.clone()).unwrap();
+    let mut client = builder.keepalive(Duration::from_secs(1)).connect().unwrap();
+    while client.receive(LONG).is_ok() {}
+    peer.join();
+}
+
+#[test]
+fn l7_a_broker_that_grants_less_when_it_comes_back_is_an_error() {
+    let peer = Peer::listening(|listener| {
+        let mut first = listener.accept();
+        first.expect(HELLO);
+        first.write(GRANTED);
+        drop(first);
+        let mut second = listener.accept();
+        second.expect(HELLO);
+        second.write(&[0x01, 0x05, 0xFF, 0x48, 0x2B, 0x00, 0x00]);
+        second.expect_end();
+    });
+    let mut client = asking(&peer)
+        .reconnect(Reconnect::default())
+        .connect()
+        .unwrap();
+    let error = client.receive(LONG).unwrap_err();
+    assert!(matches!(error, ClientError::NotGranted { missing, .. } if missing == ACK));
+    drop(client);
+    peer.join();
+}
+
+#[test]
+fn more_messages_than_are_kept_before_an_answer_are_an_error_of_their_own() {
+    let peer = Peer::once(|mut connection| {
+        connection.expect(HELLO);
+        connection.write(GRANTED);
+        connection.expect(PING);
+        connection.write(&MESSAGE.repeat(300_000));
+        connection.write(PONG);
+        connection.expect(DISCONNECT);
+    });
+    let mut client = asking(&peer).connect().unwrap();
+    let error = client.barrier().unwrap_err();
+    assert!(
+        matches!(error, ClientError::TooManyMessages { .. }),
+        "{error}"
+    );
+    for _ in 0..300_000 {
+        assert_eq!(client.receive(LONG).unwrap().unwrap().data(), b"1");
+    }
+    client.disconnect().unwrap();
+    peer.join();
+}

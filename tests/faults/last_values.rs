@@ -365,7 +365,7 @@ fn j15_the_process_itself_gets_more_values_than_its_pipe_holds() {
     let broker = start(&["last_value=all", "reactors=1"]);
     let topics: Vec<_> = (0..8000).map(|n| format!("topic {n}")).collect();
     for topic in &topics {
-        broker.handle().publish(topic, &[7; 200]).unwrap();
+        broker.handle().publish(topic, [7; 200]).unwrap();
     }
     broker.await_counters("they are kept", |counters| {
         counters.last_value_topics >= 8000

@@ -58,6 +58,16 @@ impl Connection {
         assert_eq!(received, bytes);
     }
 
+    /// Reads until these bytes are the last ones that came.
+    pub(crate) fn expect_eventually(&mut self, bytes: &[u8]) {
+        let mut received = Vec::new();
+        while !received.ends_with(bytes) {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            received.extend(byte);
+        }
+    }
+
     /// Reads the end of the stream.
     pub(crate) fn expect_end(&mut self) {
         assert_eq!(self.0.read(&mut [0]).unwrap(), 0);

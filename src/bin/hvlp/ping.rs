@@ -6,16 +6,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use hvlp::address::Address;
-use hvlp::client::Client;
+use hvlp::client::{Client, ClientError, Wait};
 use hvlp::packet::Extensions;
 
 use super::exit::{Exit, Failure};
+use super::interruption::Interruption;
 use super::server::{Server, duration};
 
 /// Measure round trips through the broker
@@ -34,15 +33,14 @@ pub(crate) struct Ping {
 
 impl Ping {
     pub(crate) fn run(&self, server: &Server) -> Result<Exit, Failure> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
         let mut path = Path::open(server)?;
+        let interruption = Interruption::closing(path.listener().sender())?;
         let mut out = io::stdout().lock();
         if !server.quiet && !self.json {
             writeln!(out, "ping {}, by {}", path.broker(), path.means())?;
         }
         let mut trips = Trips::new()?;
-        let measured = self.measure(server.quiet, &mut path, &interrupted, &mut trips, &mut out);
+        let measured = self.measure(server.quiet, &mut path, &mut trips, &mut out);
         // What was measured before the broker has gone is worth a summary, too.
         let summary = if self.json {
             trips.json()
@@ -50,8 +48,11 @@ impl Ping {
             trips.text()
         };
         writeln!(out, "{summary}")?;
-        measured?;
-        path.disconnect()?;
+        // An interruption has ended the connection.
+        if !interruption.came() {
+            measured?;
+            path.disconnect()?;
+        }
         Ok(if trips.took.is_empty() {
             Exit::Failed
         } else {
@@ -63,20 +64,12 @@ impl Ping {
         &self,
         quiet: bool,
         path: &mut Path,
-        interrupted: &AtomicBool,
         trips: &mut Trips,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
         let mut due = Instant::now();
         for number in 1..=self.count.unwrap_or(u64::MAX) {
-            // Relaxed: the flag carries nothing but itself.
-            if interrupted.load(Ordering::Relaxed) {
-                break;
-            }
-            let trip = path.round_trip(number, interrupted)?;
-            if trip.is_none() && interrupted.load(Ordering::Relaxed) {
-                break;
-            }
+            let trip = path.round_trip(number)?;
             trips.add(trip);
             if self.json {
                 print_json(out, number, trip)?;
@@ -85,7 +78,7 @@ impl Ping {
             }
             due += self.interval;
             if Some(number) != self.count {
-                path.wait_until(due, interrupted)?;
+                path.wait_until(due)?;
             }
         }
         Ok(())
@@ -102,7 +95,9 @@ enum Path {
 
 impl Path {
     fn open(server: &Server) -> Result<Self, Failure> {
-        let client = server.connect_asking(Extensions::ACK)?;
+        let builder = server.builder()?.extensions(Extensions::ACK);
+        let client = builder.answer_timeout(LOST_AFTER).connect()?;
+        server.announce(&client);
         match client.extensions().contains(Extensions::ACK) {
             true => Ok(Self::Answered(Box::new(client))),
             false => Ok(Self::Published(Box::new(Pair::open(server, client)?))),
@@ -121,33 +116,33 @@ impl Path {
     }
 
     /// There and back; `None` if nothing comes in time.
-    fn round_trip(
-        &mut self,
-        number: u64,
-        interrupted: &AtomicBool,
-    ) -> Result<Option<Duration>, Failure> {
-        match self {
-            Self::Answered(client) => {
-                let sent = Instant::now();
-                client.barrier()?;
-                Ok(Some(sent.elapsed()))
-            }
-            Self::Published(pair) => pair.round_trip(number, interrupted),
+    fn round_trip(&mut self, number: u64) -> Result<Option<Duration>, Failure> {
+        let client = match self {
+            Self::Answered(client) => client,
+            Self::Published(pair) => return pair.round_trip(number),
+        };
+        let sent = Instant::now();
+        match client.barrier() {
+            Ok(_) => Ok(Some(sent.elapsed())),
+            Err(ClientError::TimedOut {
+                wait: Wait::Answer, ..
+            }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Waits on the socket, so that a connection that ends is noticed at once.
-    fn wait_until(&mut self, due: Instant, interrupted: &AtomicBool) -> Result<(), Failure> {
+    fn wait_until(&mut self, due: Instant) -> Result<(), Failure> {
         let listener = match self {
             Self::Answered(client) => client,
             Self::Published(pair) => &mut pair.subscriber,
         };
         loop {
             let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || interrupted.load(Ordering::Relaxed) {
+            if left.is_zero() {
                 return Ok(());
             }
-            listener.receive(left.min(SLICE))?;
+            listener.receive(left)?;
         }
     }
 
@@ -197,30 +192,24 @@ impl Pair {
     }
 
     /// One message there and back; `None` if it does not come in time.
-    fn round_trip(
-        &mut self,
-        number: u64,
-        interrupted: &AtomicBool,
-    ) -> Result<Option<Duration>, Failure> {
+    fn round_trip(&mut self, number: u64) -> Result<Option<Duration>, Failure> {
         let stamp = number.to_be_bytes();
         let sent = Instant::now();
         self.publisher.publish(&self.topic, &stamp)?;
-        while sent.elapsed() < LOST_AFTER && !interrupted.load(Ordering::Relaxed) {
+        loop {
+            let left = LOST_AFTER.saturating_sub(sent.elapsed());
             // Anything else is a probe or a late one that was given up.
-            if let Some(message) = self.subscriber.receive(SLICE)?
-                && message.data() == stamp
-            {
-                return Ok(Some(sent.elapsed()));
+            match self.subscriber.receive(left)? {
+                None => return Ok(None),
+                Some(message) if message.data() == stamp => return Ok(Some(sent.elapsed())),
+                Some(_) => {}
             }
         }
-        Ok(None)
     }
 }
 
 /// Who has not answered for so long is given up, as `ping` does.
 const LOST_AFTER: Duration = Duration::from_secs(5);
-/// How soon an interruption is noticed.
-const SLICE: Duration = Duration::from_millis(100);
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// The number of no round trip.
 const PROBE: [u8; 8] = [0; 8];

@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::socket::Socket;
 use crate::client::batch::unsent;
 use crate::client::decoder::{MessageDecoder, Misbehaved};
-use crate::client::dialogue::{Dialogue, Requests};
+use crate::client::dialogue::{Dialogue, KEPT_MAX, Requests};
 use crate::client::error::{ClientError, Wait};
 use crate::client::memory::Memory;
 use crate::client::message::Message;
-use crate::client::reconnect::Settings;
+use crate::client::reconnect::{Reconnect, Settings};
 use crate::packet::id;
 
 /// The empty SUBSCRIBE, which changes nothing with any broker.
@@ -100,9 +100,17 @@ impl Link {
         is_awaited: bool,
     ) -> Result<(), ClientError> {
         self.flush().await?;
+        let connection = self.reconnects;
         self.requests.note(frames, is_awaited);
         self.outgoing.extend_from_slice(frames);
-        self.flush().await
+        self.flush().await?;
+        // On another connection nobody knows what was asked on this one.
+        match is_awaited && connection != self.reconnects {
+            true => Err(ClientError::Closed {
+                address: self.settings.address.clone(),
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Writes all that is to be written, across a reconnection too.
@@ -174,7 +182,8 @@ impl Link {
     }
 
     /// The next answer that is waited for.
-    pub(super) async fn answer(&mut self, limit: Duration) -> Result<Bytes, ClientError> {
+    pub(super) async fn answer(&mut self) -> Result<Bytes, ClientError> {
+        let limit = self.settings.answer_timeout;
         let deadline = Instant::now() + limit;
         let late = |link: &Self| ClientError::TimedOut {
             address: link.settings.address.clone(),
@@ -189,7 +198,10 @@ impl Link {
                 return Ok(answer);
             }
             if !has_room {
-                return Err(late(self));
+                return Err(ClientError::TooManyMessages {
+                    address: self.settings.address.clone(),
+                    kept: KEPT_MAX,
+                });
             }
             match self.read(Some(deadline)).await {
                 Ok(Progress::Went) => {}
@@ -306,11 +318,8 @@ impl Link {
         if !self.dialogue.has_notes() {
             return Ok(());
         }
-        let noted = self.dialogue.take_notes(&mut self.requests);
-        noted.map_err(|status| ClientError::Refused {
-            address: self.settings.address.clone(),
-            status,
-        })
+        let address = &self.settings.address;
+        self.dialogue.take_notes(address, &mut self.requests)
     }
 
     fn wind_beat(&mut self) {
@@ -392,6 +401,14 @@ impl Link {
         let Some(reconnect) = self.settings.reconnect else {
             return Err(cause);
         };
+        self.let_go(reconnect)
+    }
+
+    /// Whatever has come is kept, and what was not sent whole is sent on the next connection.
+    fn let_go(&mut self, reconnect: Reconnect) -> Result<(), ClientError> {
+        let kept = self.dialogue.keep_messages();
+        self.take_notes()?;
+        kept.map_err(|cause| self.not_a_broker(cause))?;
         self.socket = None;
         self.failures = 0;
         self.next_attempt = Instant::now() + reconnect.wait(0);
@@ -404,19 +421,18 @@ impl Link {
 
     /// As `lost`, for a call that does not go on with another connection.
     fn fail(&mut self, cause: ClientError) -> ClientError {
-        let copy = match &cause {
-            ClientError::ClosedFor { address, reason } => ClientError::ClosedFor {
-                address: address.clone(),
-                reason: *reason,
-            },
-            _ => ClientError::Closed {
-                address: self.settings.address.clone(),
-            },
+        let let_go = match self.settings.reconnect {
+            Some(reconnect) if !self.disconnected => self.let_go(reconnect),
+            _ => Ok(()),
         };
-        match self.lost(copy) {
-            Ok(()) => cause,
-            Err(error) => error,
-        }
+        let_go.err().unwrap_or(cause)
+    }
+
+    /// Nothing is sent any more, and nobody comes back.
+    pub(super) fn end_sending(&mut self) {
+        self.settings.reconnect = None;
+        self.settings.keepalive = None;
+        self.next_beat = None;
     }
 
     fn end(&mut self) -> Result<ClientError, ClientError> {

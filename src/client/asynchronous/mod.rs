@@ -9,7 +9,7 @@ use super::decoder::MessageDecoder;
 use super::dialogue::{pong_of, refused, statuses_of};
 use super::error::ClientError;
 use super::message::Message;
-use super::requests::{ANSWER_TIMEOUT, PING};
+use super::requests::PING;
 use super::{Client, DRAIN_TIMEOUT};
 use crate::address::Address;
 use crate::packet::{Extensions, Frame, FrameBuf, Status, id};
@@ -159,7 +159,7 @@ impl AsyncClient {
     pub async fn barrier(&mut self) -> Result<u32, ClientError> {
         self.begin_request()?;
         self.link.send(&PING, true).await?;
-        let answer = self.link.answer(ANSWER_TIMEOUT).await?;
+        let answer = self.link.answer().await?;
         pong_of(&answer).map_err(|astray| self.link.not_a_broker(astray))
     }
 
@@ -224,7 +224,7 @@ impl AsyncClient {
     /// The connection's fault, or the broker does not close within 5 s: it is not certain then that
     /// it got everything.
     pub async fn disconnect(mut self) -> Result<(), ClientError> {
-        self.link.settings.reconnect = None;
+        self.link.end_sending();
         let is_there = |socket: &Socket| !socket.is_ended();
         if !self.link.socket().is_some_and(is_there) {
             return Err(ClientError::Closed {
@@ -260,7 +260,7 @@ impl AsyncClient {
         let (mut statuses, mut rest) = (Vec::new(), &frames[..]);
         while let Some((frame, behind)) = Frame::split_first(rest) {
             rest = behind;
-            let answer = self.link.answer(ANSWER_TIMEOUT).await?;
+            let answer = self.link.answer().await?;
             let given = statuses_of(frame, &answer);
             statuses.extend(given.map_err(|astray| self.link.not_a_broker(astray))?);
         }
