@@ -313,8 +313,8 @@ impl<H: SessionHandler> Shard<H> {
         self.pause_if_full(now, key);
     }
 
-    /// Whether a session is closed when its socket takes nothing for a while. Under `pause` that has
-    /// its own end alone counts, but for last values, which hold nobody.
+    /// Whether a session is closed when its socket takes nothing for a while. Under `pause`, which
+    /// has its own end, only for last values: they hold nobody.
     fn watches_progress(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| {

@@ -399,8 +399,8 @@ impl<H: SessionHandler> Shard<H> {
         }
     }
 
-    /// Whom of `listeners`, in their order, a message with this number is left out for: they get a value that is at
-    /// least as new.
+    /// Whom of `listeners`, in their order, a message with this number is left out for: they get a
+    /// value that is at least as new.
     #[cold]
     pub(super) fn left_out(
         &mut self,
