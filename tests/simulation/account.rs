@@ -115,6 +115,11 @@ impl Account {
         stream
     }
 
+    /// What of that is no whole frame.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.cut
+    }
+
     pub(crate) fn cut(&mut self, rest: &[u8]) {
         self.cut = rest.to_vec();
     }

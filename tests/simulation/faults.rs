@@ -114,6 +114,12 @@ marks! {
     Lingering,
     /// More sessions have ended than a turn takes leave of.
     LeftForTheNextTurn,
+    /// Answers went ahead of messages.
+    WentAhead,
+    /// A ping waits for other shards.
+    PingAwaited,
+    /// A session has heard why it ends.
+    LastWords,
     /// A stop came to its deadline.
     DrainDeadline,
 }

@@ -27,6 +27,7 @@ pub(crate) struct Publication {
     pub(crate) from: usize,
     pub(crate) len: usize,
     pub(crate) topic: Rc<str>,
+    publisher: u64,
 }
 
 #[derive(Debug)]
@@ -122,6 +123,7 @@ impl Ledger {
             from,
             len: frame.len(),
             topic: topic.into(),
+            publisher,
         }
     }
 
@@ -169,17 +171,41 @@ impl Ledger {
         }
     }
 
-    /// A session's socket has taken these bytes.
-    pub(crate) fn taken(&mut self, number: u64, shard: usize, bytes: &[u8]) {
+    /// How many messages were executed so far.
+    pub(crate) const fn executed(&self) -> u64 {
+        self.executed
+    }
+
+    /// A session was told that all it has published, up to a message of this order, has been given
+    /// to whoever wants it: so it has, and with it whatever went there before.
+    pub(crate) fn pass_barrier(&mut self, publisher: u64, from: usize, executed: u64) {
+        for row in &mut self.crossings[from] {
+            let is_its_own = |it: &Crossing| {
+                it.publication.publisher == publisher && it.publication.order <= executed
+            };
+            let last = row.iter().rposition(is_its_own);
+            for crossing in row.drain(..last.map_or(0, |last| last + 1)) {
+                assert!(
+                    crossing.must.is_some(),
+                    "session {publisher} has its pong, and {:?} is still on its way",
+                    crossing.publication
+                );
+                crossing.settle(&mut self.accounts);
+            }
+        }
+    }
+
+    /// A session's socket has taken these bytes. Returns the frames that are no messages.
+    pub(crate) fn taken(&mut self, number: u64, shard: usize, bytes: &[u8]) -> Vec<Vec<u8>> {
         let account = self.accounts.get_mut(&number).expect("it was opened");
         let stream = account.stream(bytes);
-        let mut rest = &stream[..];
+        let (mut rest, mut answers) = (&stream[..], Vec::new());
         while let Some((frame, behind)) = wire::split(rest) {
             rest = behind;
-            assert_eq!(
-                frame[0], 5,
-                "session {number} gets nothing but PUBLISH: {frame:?}"
-            );
+            if frame[0] != 5 {
+                answers.push(frame.to_vec());
+                continue;
+            }
             let topic_len = usize::from(frame[2]);
             let draft = &self.drafts[id_of(topic_len, frame) as usize];
             assert_eq!(
@@ -190,6 +216,20 @@ impl Ledger {
             self.written[shard] += 1;
         }
         account.cut(rest);
+        answers
+    }
+
+    /// How much of an answer its socket has taken, if it was cut within one.
+    pub(crate) fn cut_answer_len(&self, number: u64) -> usize {
+        match self.accounts[&number].rest() {
+            [5, ..] => 0,
+            rest => rest.len(),
+        }
+    }
+
+    /// How many messages were matched for a session and not written: at least, at most.
+    pub(crate) fn unwritten(&self, number: u64) -> (u64, u64) {
+        self.accounts[&number].unwritten()
     }
 
     /// A session's socket has failed: what it is owed is lost.

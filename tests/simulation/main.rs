@@ -20,6 +20,7 @@
 
 mod account;
 mod faults;
+mod filters;
 mod guard;
 mod invariants;
 mod ledger;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::outbound::SlowConsumer;
+use hvlp::packet::Extensions;
 use hvlp::session::ListenerId;
 use hvlp::shard::SendOutcome;
 
@@ -144,6 +145,9 @@ fn config(faults: &mut Faults, loses_nothing: bool) -> Config {
     // One chunk takes it all, so that a subscriber pauses as soon as its socket refuses anything.
     // To make room among the oldest frames takes two.
     let least = if loses_nothing { 2_000 } else { 5_000 };
+    // Answers to one long list, or to some short ones.
+    config.listener.answers_max = faults.pick(&[40, 300, 64 * 1024, 64 * 1024]);
+    config.extensions = Extensions::from_bits(faults.pick(&[7, 7, 7, 7, 3, 5, 6, 0]));
     config.listener.outbound_max = faults.pick(&[least, 5_000, 7_000, 12_000, 70_000]);
     for policy in POLICIES {
         let mut listen = format!("127.0.0.1:1?slow_consumer={policy}");
@@ -161,6 +165,7 @@ fn config(faults: &mut Faults, loses_nothing: bool) -> Config {
     limits.subscriptions_per_session_max = faults.pick(&[2, 6, BIG, BIG, BIG]);
     limits.subscriptions_max = faults.pick(&[6, 20, BIG, BIG, BIG]);
     limits.topics_max = faults.pick(&[4, 10, BIG, BIG, BIG]);
+    limits.filter_shapes_max = faults.pick(&[1, 3, 1024, 1024]);
     limits.error_budget = faults.pick(&[1, 3, 64, 64, 64]);
     limits.accept_per_turn = faults.pick(&[1, 64]);
     limits.read_per_session = faults.pick(&[10, 300, 4_000, BIG]);

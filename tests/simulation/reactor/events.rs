@@ -135,7 +135,7 @@ impl Reactor {
                 Command::Pause(told) => self.apply_pause(outside, told),
                 Command::Resolve(number, verdict) => {
                     let resolution = self.resolutions.try_recv();
-                    outside.model.resolved(number, verdict);
+                    outside.model.resolved(number, verdict, outside.now);
                     self.shard.resolve(resolution.expect("one for each answer"));
                 }
             }
