@@ -317,7 +317,7 @@ impl World {
     /// The end of a turn of every shard; `delivers`: in it all take what others have for them.
     fn turn(&mut self, delivers: bool) {
         for at in 0..self.reactors.len() {
-            self.reactors[at].shard.begin_turn();
+            self.reactors[at].shard.begin_turn(self.now);
             while let Some(key) = self.reactors[at].shard.next_resumed() {
                 let Reactor { shard, arena } = &mut self.reactors[at];
                 if shard.has_held(key) && !shard.is_stopped(key) {

@@ -20,7 +20,7 @@ enum Event {
 
 impl Reactor {
     pub(super) fn read(&mut self, outside: &mut Outside) {
-        self.shard.begin_turn();
+        self.shard.begin_turn(outside.now);
         self.take_events(outside);
         self.resume();
         self.accept(outside);
