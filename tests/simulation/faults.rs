@@ -118,6 +118,8 @@ marks! {
     WentAhead,
     /// A ping waits for other shards.
     PingAwaited,
+    /// A session waits for last values.
+    Replaying,
     /// A session has heard why it ends.
     LastWords,
     /// A stop came to its deadline.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use hvlp::outbound::SlowConsumer;
 
 use crate::account::Account;
+use crate::values::Values;
 use crate::wire;
 
 /// The sessions, by number, that want a topic.
@@ -28,6 +29,8 @@ pub(crate) struct Publication {
     pub(crate) len: usize,
     pub(crate) topic: Rc<str>,
     publisher: u64,
+    /// Its topic is one of those whose newest message is kept.
+    pub(crate) is_kept: bool,
 }
 
 #[derive(Debug)]
@@ -60,13 +63,14 @@ pub(crate) struct Ledger {
     crossings: Vec<Vec<VecDeque<Crossing>>>,
     /// Frames whose last byte a socket took, by shard.
     pub(crate) written: Vec<u64>,
+    pub(crate) values: Values,
     shards: usize,
 }
 
 const PAYLOAD_LEN_MAX: usize = 255;
 
 impl Ledger {
-    pub(crate) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize, values: Values) -> Self {
         let row = || (0..shards).map(|_| VecDeque::new()).collect();
         Self {
             drafts: Vec::new(),
@@ -75,6 +79,7 @@ impl Ledger {
             accounts: BTreeMap::new(),
             crossings: (0..shards).map(|_| row()).collect(),
             written: vec![0; shards],
+            values,
             shards,
         }
     }
@@ -118,13 +123,32 @@ impl Ledger {
             last < Some(id),
             "session {publisher}: {id} is executed behind {last:?}"
         );
-        Publication {
+        let publication = Publication {
             order: self.executed,
             from,
             len: frame.len(),
             topic: topic.into(),
             publisher,
+            is_kept: self.values.keeps(topic),
+        };
+        if publication.is_kept {
+            self.values.put(&publication);
         }
+        publication
+    }
+
+    /// A session has subscribed to what `is_fresh` tells, and gets its newest messages first.
+    pub(crate) fn begin_replay(&mut self, number: u64, is_fresh: impl Fn(&str) -> bool) {
+        let values = self.values.all().filter(|value| is_fresh(&value.topic));
+        let values = values.cloned().collect();
+        self.account(number).begin_replay(values);
+    }
+
+    /// A session is read again, so it has got them.
+    pub(crate) fn end_replay(&mut self, number: u64) {
+        let values = &self.values;
+        let account = self.accounts.get_mut(&number).expect("it was opened");
+        account.end_replay(|value| values.holds(&value.topic, value.order));
     }
 
     pub(crate) fn owe(&mut self, number: u64, publication: &Publication) {
@@ -155,10 +179,15 @@ impl Ledger {
     }
 
     /// A shard has taken some of what it was handed, or `all`.
-    pub(crate) fn deliver(&mut self, to: usize, all: bool, wanted: impl Fn(&str) -> Wanted) {
+    pub(crate) fn deliver(
+        &mut self,
+        to: usize,
+        all: bool,
+        wanted: impl Fn(&Publication) -> Wanted,
+    ) {
         for row in &mut self.crossings {
             for crossing in row[to].iter_mut().filter(|crossing| crossing.is_offered) {
-                crossing.consider(wanted(&crossing.publication.topic), &mut self.accounts);
+                crossing.consider(wanted(&crossing.publication), &mut self.accounts);
             }
             while all
                 && row[to]
@@ -212,7 +241,8 @@ impl Ledger {
                 draft.bytes, frame,
                 "session {number} gets a frame as it was written"
             );
-            account.write(draft.published.expect("it was accepted"));
+            let topic = std::str::from_utf8(&frame[3..3 + topic_len]).expect("it was accepted");
+            account.write(draft.published.expect("it was accepted"), topic);
             self.written[shard] += 1;
         }
         account.cut(rest);

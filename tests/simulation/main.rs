@@ -34,6 +34,7 @@ mod prng;
 mod reactor;
 
 mod seeds;
+mod values;
 #[path = "../support/wire.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod wire;

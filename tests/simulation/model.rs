@@ -15,6 +15,7 @@ use hvlp::session::{CloseReason, SessionKey, SessionState};
 use crate::filters;
 use crate::guard;
 use crate::ledger::{Ledger, Wanted};
+use crate::values::Values;
 use crate::wire;
 
 /// How a session ends.
@@ -23,7 +24,7 @@ pub(crate) enum Ending {
     /// It follows from what the peer, the network or the handler did.
     Known(CloseReason),
     /// The shard chose the moment; whether it might is judged when the reason is told.
-    Seen(Moment, Timestamp),
+    Seen(Moment),
 }
 
 /// In which part of a turn a shard was seen to close a session.
@@ -50,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) filters: BTreeSet<String>,
     /// What it has asked for beyond the base protocol.
     pub(crate) extended: Option<Extended>,
+    /// What it has subscribed to last, of topics that are kept.
+    fresh: Option<Fresh>,
     /// Received and not executed.
     pub(crate) input: VecDeque<u8>,
     /// All of it waits for an answer, or for the next turn.
@@ -59,6 +62,8 @@ pub(crate) struct Session {
     discards: VecDeque<Timestamp>,
     pub(crate) connect_due: Option<Timestamp>,
     pub(crate) frame_due: Option<Timestamp>,
+    /// It may have been closed because it takes no answers.
+    is_deaf: bool,
     /// When its socket last took something of what is owed.
     pub(crate) stalled_since: Option<Timestamp>,
     /// When its backlog reached the bound at which it holds its publishers, and has not gone since.
@@ -74,9 +79,14 @@ impl Session {
         self.ending.is_none()
     }
 
-    /// Whether what is behind its CONNECT or its ping waits for an answer.
+    /// Whether what is behind its CONNECT, ping or SUBSCRIBE waits.
     fn awaits_answer(&self) -> bool {
-        self.state == SessionState::Verifying || self.may_await_pong()
+        self.state == SessionState::Verifying || self.may_await()
+    }
+
+    /// Whether it may not be read because of a ping, or of last values.
+    pub(crate) fn may_await(&self) -> bool {
+        self.may_await_pong() || self.is_replaying()
     }
 
     /// Whether it has subscribed to what is published on a topic.
@@ -137,19 +147,21 @@ pub(crate) struct Model {
 
 mod extended;
 mod pauses;
+mod replay;
 mod requests;
 mod shard;
 
 use extended::Extended;
 pub(crate) use pauses::Backlog;
+use replay::Fresh;
 pub(crate) use shard::Owing;
 
 impl Model {
-    pub(crate) fn new(shards: usize, config: &Config) -> Self {
+    pub(crate) fn new(shards: usize, config: &Config, values: Values) -> Self {
         Self {
             sessions: BTreeMap::new(),
             expected: vec![Expected::default(); shards],
-            ledger: Ledger::new(shards),
+            ledger: Ledger::new(shards, values),
             draining: vec![false; shards],
             forwarded: BTreeSet::new(),
             holds: vec![BTreeMap::new(); shards],
@@ -176,12 +188,14 @@ impl Model {
             topics: BTreeSet::new(),
             filters: BTreeSet::new(),
             extended: None,
+            fresh: None,
             input: VecDeque::new(),
             is_held: false,
             is_stopped: false,
             discards: VecDeque::new(),
             connect_due: Some(now + self.config.listener.connect_timeout),
             frame_due: None,
+            is_deaf: false,
             stalled_since: None,
             pausing_since: None,
             waits_for: BTreeSet::new(),
@@ -351,9 +365,10 @@ impl Model {
     /// A shard takes what others have handed over to it: any part of it, or all.
     pub(crate) fn delivered(&mut self, to: usize, all: bool) {
         let sessions = &self.sessions;
-        self.ledger.deliver(to, all, |topic| -> Wanted {
+        self.ledger.deliver(to, all, |publication| -> Wanted {
             let takes = |(number, session): (&u64, &Session)| {
-                (session.shard == to && session.takes(topic)).then_some(*number)
+                let takes = session.takes(&publication.topic) && !session.has_newer(publication);
+                (session.shard == to && takes).then_some(*number)
             };
             sessions.iter().filter_map(takes).collect()
         });

@@ -8,6 +8,7 @@ use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::outbound::SlowConsumer;
 use hvlp::packet::Extensions;
+use hvlp::register::last_values::Prefixes;
 use hvlp::session::ListenerId;
 use hvlp::shard::SendOutcome;
 
@@ -15,6 +16,7 @@ use crate::faults::Faults;
 use crate::guard::Tickets;
 use crate::model::Model;
 use crate::peer::Peer;
+use crate::values::Values;
 
 pub(crate) struct Outside {
     pub(crate) now: Timestamp,
@@ -39,7 +41,8 @@ impl Outside {
         let mut faults = Faults::new(seed);
         let reactors = 1 + faults.below(3);
         let loses_nothing = faults.one_in(2);
-        let config = config(&mut faults, loses_nothing);
+        let mut config = config(&mut faults, loses_nothing);
+        let values = last_values(&mut faults, &mut config);
         let ring_batches = faults.pick(&[1, 2, 4, 8]);
         Self {
             now: Timestamp::default(),
@@ -47,7 +50,7 @@ impl Outside {
             ring_batches,
             faults,
             peers: Vec::new(),
-            model: Model::new(reactors, &config),
+            model: Model::new(reactors, &config, values),
             config,
             tickets: Tickets::default(),
             quiet: 0,
@@ -129,6 +132,14 @@ const POLICIES: [SlowConsumer; 5] = [
 /// The common settings, and a listener with each of these.
 const LISTENERS: usize = 1 + POLICIES.len();
 const LOSSLESS_LISTENERS: usize = 3;
+
+/// Some brokers keep last values, some of these only a few.
+fn last_values(faults: &mut Faults, config: &mut Config) -> Values {
+    let prefixes = faults.pick(&[&[][..], &[], &["a"], &["churn/", "topic/with"], &[""]]);
+    config.last_value = Prefixes::of(prefixes.iter().copied());
+    config.limits.last_value_topics_max = faults.pick(&[1, 3, 100]);
+    Values::new(prefixes, config.limits.last_value_topics_max)
+}
 
 /// Settings near their limits, so that a short run meets them.
 fn config(faults: &mut Faults, loses_nothing: bool) -> Config {

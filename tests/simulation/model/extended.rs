@@ -157,6 +157,7 @@ impl Session {
 impl Model {
     /// Bytes of a session came, or it goes on with those that it holds.
     pub(crate) fn read(&mut self, number: u64, now: Timestamp) {
+        self.end_replay(number);
         let session = self.session(number);
         session.heard(now);
         let is_broken = session.is_broken;

@@ -93,8 +93,8 @@ impl Model {
     pub(crate) fn check_held(&self, number: u64, is_stopped: bool, is_handed_over: bool) {
         let session = &self.sessions[&number];
         let waits = !session.waits_for.is_empty();
-        // Its pong comes when other shards have answered.
-        let may_wait = !is_handed_over || session.may_await_pong();
+        // Its pong, and the end of last values, comes when other shards have answered.
+        let may_wait = !is_handed_over || session.may_await();
         assert!(
             is_stopped == waits || is_stopped && may_wait,
             "session {number} is stopped: {is_stopped}; it waits for {:?}; {:?}",

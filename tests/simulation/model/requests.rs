@@ -7,6 +7,7 @@ use super::{Fate, Model};
 use crate::filters::{self, Kind};
 use crate::guard;
 use crate::model::extended::{Extended, Owed};
+use crate::model::replay::Fresh;
 use crate::wire;
 
 /// Statuses, of CONNECT and of topics.
@@ -79,7 +80,7 @@ impl Model {
     }
 
     pub(super) fn subscribe(&mut self, number: u64, topics: Vec<String>) -> Fate {
-        let mut statuses = Vec::new();
+        let (mut statuses, mut fresh) = (Vec::new(), Fresh::default());
         let is_answered = self.sessions[&number].is_answered();
         for topic in topics {
             let kind = self.kind(number, &topic);
@@ -90,7 +91,7 @@ impl Model {
             } else if self.is_full(number, &topic, kind) {
                 LIMIT
             } else {
-                self.add(number, topic, kind);
+                self.add(number, topic, kind, &mut fresh);
                 OK
             };
             statuses.push(status);
@@ -100,6 +101,7 @@ impl Model {
             }
         }
         self.answer_list(number, 3, &statuses);
+        self.begin_replay(number, fresh);
         if statuses.iter().any(|it| matches!(*it, OK | LIMIT)) || statuses.is_empty() {
             Fate::Accepted
         } else if statuses.contains(&MALFORMED) {
@@ -144,11 +146,21 @@ impl Model {
         }
     }
 
-    fn add(&mut self, number: u64, topic: String, kind: Kind) {
+    fn add(&mut self, number: u64, topic: String, kind: Kind, fresh: &mut Fresh) {
+        let values = &self.ledger.values;
+        let (keeps, meets) = (values.keeps(&topic), values.meets(&topic));
         let session = self.session(number);
         match kind {
-            Kind::Filter => drop(session.filters.insert(topic)),
-            _ => drop(session.topics.insert(topic)),
+            Kind::Filter => {
+                if session.filters.insert(topic.clone()) && meets {
+                    fresh.filters.push(topic);
+                }
+            }
+            _ => {
+                if session.topics.insert(topic.clone()) && keeps {
+                    fresh.topics.push(topic);
+                }
+            }
         }
     }
 

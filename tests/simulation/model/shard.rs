@@ -73,15 +73,15 @@ impl Model {
         }
     }
 
-    /// The session was closed in a receive: perhaps because what it sent behind a CONNECT or a ping
-    /// that waits for its answer was more than all such sessions may hold.
+    /// The session was closed in a receive: perhaps because what it sent behind a CONNECT, ping or
+    /// SUBSCRIBE that waits was more than all such sessions may hold.
     pub(crate) fn not_held(&mut self, number: u64) {
         let session = &self.sessions[&number];
         let reason = match session.state {
             SessionState::Verifying => CloseReason::LimitConnect,
             _ => CloseReason::NoMemory,
         };
-        let is_held = reason == CloseReason::LimitConnect || session.may_await_pong();
+        let is_held = reason == CloseReason::LimitConnect || session.may_await();
         if !session.is_open() || !is_held {
             return;
         }
@@ -170,11 +170,13 @@ impl Model {
             .filter(|(_, other)| !other.is_told);
         let strain = untold.map(|(number, it)| memory(number, it)).sum();
         let overdue = self.overdue(session, now);
+        let is_deaf = moment == Moment::Expire && self.is_deaf(session, now);
         let session = self.session(number);
+        session.is_deaf = is_deaf;
         session.strain = strain;
         session.ending = Some(match (moment, overdue) {
             (Moment::Expire, Some(reason)) => Ending::Known(reason),
-            _ => Ending::Seen(moment, now),
+            _ => Ending::Seen(moment),
         });
         self.take_leave(number);
     }
@@ -243,10 +245,11 @@ impl Model {
             && (is_late || loses || closed.dropped == 0);
         let is_just = match session.ending {
             None => false,
+            _ if session.is_deaf && closed.reason == CloseReason::SlowConsumerStalled => true,
             Some(Ending::Known(reason)) => closed.reason == reason,
-            Some(Ending::Seen(Moment::Flush, _)) => is_drained || self.is_slow(session, closed),
-            Some(Ending::Seen(Moment::Expire, seen)) => self.is_deaf(session, seen, closed),
-            Some(Ending::Seen(Moment::Drain, _)) => is_drained,
+            Some(Ending::Seen(Moment::Flush)) => is_drained || self.is_slow(session, closed),
+            Some(Ending::Seen(Moment::Expire)) => false,
+            Some(Ending::Seen(Moment::Drain)) => is_drained,
         };
         assert!(
             is_just,
@@ -299,10 +302,10 @@ impl Model {
 
     /// Answers wait for a session that holds its publishers: when they were first offered is the
     /// shard's business, not before that a byte was taken last.
-    fn is_deaf(&self, session: &Session, seen: Timestamp, closed: &Closed) -> bool {
+    fn is_deaf(&self, session: &Session, now: Timestamp) -> bool {
         let timeout = self.config.listener.progress_timeout;
         let due = session.stalled_since.map(|since| since + timeout);
-        closed.reason == CloseReason::SlowConsumerStalled && due.is_some_and(|due| due <= seen)
+        session.has_answers() && due.is_some_and(|due| due <= now)
     }
 
     /// The connection of a session that has ended was closed: its slot is free.

@@ -74,6 +74,19 @@ impl Reactor {
         self.evicted.extend(gone.keys().map(|key| (*key, rest)));
     }
 
+    /// Last values have made several backlogs grow: whoever is closing now was evicted for one of
+    /// them, or could be owed no more.
+    pub(super) fn note_evicted(&mut self, outside: &Outside, before: &Backlogs) {
+        let after = self.backlogs();
+        let enough = outside.config.limits.outbound_total_max / 10 * 9;
+        let rest = after.open.values().sum::<usize>().min(enough);
+        let gone = before
+            .open
+            .keys()
+            .filter(|key| !after.open.contains_key(key));
+        self.evicted.extend(gone.map(|key| (*key, rest)));
+    }
+
     /// A session was evicted when that left nine tenths of the bound at most.
     pub(super) fn check_reason(&mut self, outside: &Outside, key: SessionKey, reason: CloseReason) {
         let rest = self.evicted.remove(&key);
