@@ -144,8 +144,13 @@ impl Ledger {
         self.account(number).begin_replay(values);
     }
 
-    /// A session is read again, so it has got them.
-    pub(crate) fn end_replay(&mut self, number: u64) {
+    /// A session is read again, so it has got them, and what they stand for has been taken from
+    /// all other shards.
+    pub(crate) fn end_replay(&mut self, number: u64, shard: usize, since: u64) {
+        for from in (0..self.shards).filter(|from| *from != shard) {
+            let is_before = |it: &Crossing| it.publication.order <= since;
+            self.settle(from, shard, is_before);
+        }
         let values = &self.values;
         let account = self.accounts.get_mut(&number).expect("it was opened");
         account.end_replay(|value| values.holds(&value.topic, value.order));
@@ -208,19 +213,25 @@ impl Ledger {
     /// A session was told that all it has published, up to a message of this order, has been given
     /// to whoever wants it: so it has, and with it whatever went there before.
     pub(crate) fn pass_barrier(&mut self, publisher: u64, from: usize, executed: u64) {
-        for row in &mut self.crossings[from] {
-            let is_its_own = |it: &Crossing| {
-                it.publication.publisher == publisher && it.publication.order <= executed
-            };
-            let last = row.iter().rposition(is_its_own);
-            for crossing in row.drain(..last.map_or(0, |last| last + 1)) {
-                assert!(
-                    crossing.must.is_some(),
-                    "session {publisher} has its pong, and {:?} is still on its way",
-                    crossing.publication
-                );
-                crossing.settle(&mut self.accounts);
-            }
+        let is_its_own = |it: &Crossing| {
+            it.publication.publisher == publisher && it.publication.order <= executed
+        };
+        for to in 0..self.shards {
+            self.settle(from, to, is_its_own);
+        }
+    }
+
+    /// Shard `to` has taken the last of these, and all before it.
+    fn settle(&mut self, from: usize, to: usize, is_it: impl Fn(&Crossing) -> bool) {
+        let row = &mut self.crossings[from][to];
+        let last = row.iter().rposition(is_it);
+        for crossing in row.drain(..last.map_or(0, |last| last + 1)) {
+            let publication = &crossing.publication;
+            assert!(
+                crossing.must.is_some(),
+                "it is told to be in effect, and is still on its way: {publication:?}"
+            );
+            crossing.settle(&mut self.accounts);
         }
     }
 

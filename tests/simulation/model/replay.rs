@@ -63,9 +63,13 @@ impl Model {
     /// It is read again, or nothing is left to be done.
     pub(crate) fn end_replay(&mut self, number: u64) {
         let session = self.session(number);
-        if let Some(fresh) = &mut session.fresh {
-            fresh.is_under_way = false;
-            self.ledger.end_replay(number);
+        let (shard, is_broken) = (session.shard, session.is_broken);
+        let Some(fresh) = &mut session.fresh else {
+            return;
+        };
+        let since = fresh.since;
+        if std::mem::take(&mut fresh.is_under_way) && !is_broken {
+            self.ledger.end_replay(number, shard, since);
         }
     }
 }
