@@ -44,7 +44,8 @@ impl<H: SessionHandler> Shard<H> {
             return;
         };
         let answers_max = self.answers_max[session.listener.index()];
-        if session.closing.is_some() {
+        // A socket that has failed is offered nothing more.
+        if session.closing.is_some() || session.outbound.broken {
             return;
         }
         if extended.answers.len() + frame.bytes().len() > answers_max {

@@ -172,7 +172,8 @@ impl Model {
     pub(super) fn answer(&mut self, number: u64, answer: Owed) {
         let answers_max = self.config.listener.answers_max;
         let session = self.session(number);
-        if !session.is_open() {
+        // Of a broken one only matters that it waits.
+        if !session.is_open() || session.is_broken && !answer.is_late() {
             return;
         }
         let Some(extended) = &mut session.extended else {
