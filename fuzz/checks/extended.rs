@@ -33,7 +33,9 @@ pub(crate) struct Extended {
     pub(crate) published: u64,
     dropped: u64,
     last_words: Option<Vec<u8>>,
-    has_failed: bool,
+    /// Its socket has failed, and what of its answers was lost is not counted.
+    pub(crate) has_failed: bool,
+    is_broken: bool,
 }
 
 /// What a topic of a list is.
@@ -97,7 +99,7 @@ impl Extended {
 
     /// A list was executed, and these are the statuses of its topics; or all of it is malformed.
     pub(crate) fn answer(&mut self, id: u8, statuses: &[u8]) {
-        if self.is_answered() && matches!(id, 3 | 4) {
+        if self.is_answered() && matches!(id, 3 | 4) && !self.is_broken {
             let len = u8::try_from(statuses.len()).expect("at most one per byte of a list");
             let answer = [&[id, len], statuses].concat();
             self.owed.push_back(Owed::Frame(answer));
@@ -106,7 +108,7 @@ impl Extended {
 
     /// An empty UNSUBSCRIBE: true if it is a ping.
     pub(crate) fn ping(&mut self) -> bool {
-        if self.is_answered() {
+        if self.is_answered() && !self.is_broken {
             let published = self.published;
             self.owed.push_back(Owed::Pong { published });
         }
@@ -165,7 +167,8 @@ impl Extended {
     /// Its socket has failed; if it `is_broken`, what waited for it is gone.
     pub(crate) fn fail(&mut self, is_broken: bool) {
         self.has_failed = true;
-        if is_broken {
+        self.is_broken |= is_broken;
+        if self.is_broken {
             self.owed.clear();
         }
     }

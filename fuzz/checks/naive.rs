@@ -105,14 +105,14 @@ impl Naive {
     /// Whether the session may have ended for this reason, which nothing it was sent has decided.
     pub(crate) fn may_end(&self, reason: CloseReason, now: Timestamp) -> bool {
         match reason {
+            // Answers wait for a bound, and for progress, whatever becomes of messages.
+            _ if reason.is_slow() && self.extended.may_be_unheard() => true,
             CloseReason::ConnectTimeout => self.is_late_with_connect(now),
             CloseReason::FrameTimeout => !self.unexecuted.is_empty(),
             CloseReason::SlowConsumerPaused => self.policy == SlowConsumer::Pause,
             CloseReason::SlowConsumerStalled => self.policy != SlowConsumer::Pause,
             CloseReason::SlowConsumerEvicted => true,
             CloseReason::Keepalive => self.extended.is_silent(now),
-            // Answers wait for a bound, and for progress, whatever becomes of messages.
-            _ if reason.is_slow() && self.extended.may_be_unheard() => true,
             CloseReason::SlowConsumerBytes => matches!(
                 self.policy,
                 SlowConsumer::Disconnect | SlowConsumer::Conflate | SlowConsumer::Pause
@@ -182,7 +182,8 @@ impl Naive {
 
     /// Its client has read everything that it will get for now.
     pub(crate) fn check_settled(&mut self) {
-        assert!(self.cut.is_empty(), "half a frame");
+        let is_whole = self.cut.is_empty() || self.extended.has_failed;
+        assert!(is_whole, "half a frame");
         match self.policy {
             SlowConsumer::Disconnect | SlowConsumer::Pause => {
                 assert_eq!(self.owed.len(), 0, "frames are missing");

@@ -211,7 +211,7 @@ impl Model {
             let overdue = self.overdue(session, now);
             assert_eq!(
                 overdue, None,
-                "session {number} should have been closed by {now:?}"
+                "session {number} should have been closed by {now:?}: {session:?}"
             );
         }
     }
