@@ -145,6 +145,8 @@ pub(crate) struct Model {
     config: Config,
 }
 
+const ECHO: u8 = 2;
+
 mod extended;
 mod pauses;
 mod replay;
@@ -337,7 +339,7 @@ impl Model {
         let publication = self.ledger.publish(publisher, from, topic, frame);
         let (mut is_wanted, mut is_forwarded) = (false, false);
         for (number, session) in &self.sessions {
-            let is_heard = *number != publisher || session.has(wire::ECHO);
+            let is_heard = *number != publisher || session.has(ECHO);
             if session.shard == from && is_heard && session.takes(topic) {
                 self.ledger.owe(*number, &publication);
                 is_wanted = true;

@@ -13,9 +13,6 @@ pub(crate) fn frame(id: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What an extended CONNECT begins with, and its answer.
-pub(crate) const MAGIC: [u8; 3] = [0xFF, b'H', b'+'];
-
 /// A CONNECT that asks for extensions, by their bits, and promises a byte every so many seconds.
 pub(crate) fn hello(want: u8, keepalive: u8) -> Vec<u8> {
     frame(1, &[0xFF, b'H', b'+', want, keepalive])
@@ -27,7 +24,6 @@ pub(crate) fn hello_answer(have: u8, status: u8) -> Vec<u8> {
 }
 
 pub(crate) const ACK: u8 = 1;
-pub(crate) const ECHO: u8 = 2;
 pub(crate) const WILD: u8 = 4;
 pub(crate) const PING: [u8; 2] = [4, 0];
 

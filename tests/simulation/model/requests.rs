@@ -10,6 +10,8 @@ use crate::model::extended::{Extended, Owed};
 use crate::model::replay::Fresh;
 use crate::wire;
 
+/// What an extended CONNECT begins with.
+const MAGIC: [u8; 3] = [0xFF, b'H', b'+'];
 /// Statuses, of CONNECT and of topics.
 const OK: u8 = 0;
 const NOT_AUTHORISED: u8 = 1;
@@ -19,7 +21,7 @@ const LIMIT: u8 = 3;
 impl Model {
     pub(super) fn connect(&mut self, number: u64, payload: &[u8], now: Timestamp) {
         let mut choice = payload.first().copied();
-        if let Some(fields) = payload.strip_prefix(&wire::MAGIC[..]) {
+        if let Some(fields) = payload.strip_prefix(&MAGIC[..]) {
             let asked = match *fields {
                 [want, keepalive] => Some((want, keepalive, None)),
                 [want, keepalive, 1, user] => Some((want, keepalive, Some(user))),
