@@ -21,8 +21,9 @@ impl Reactor {
     pub(super) fn expire(&mut self, outside: &mut Outside) {
         let owing: Vec<_> = self.shard.sessions().collect();
         for (key, info) in owing {
-            // Nobody knows yet whether its socket takes what it is owed.
+            // Nobody knows yet whether its socket takes what it is owed. It has taken all before.
             if self.offered.iter().any(|(offered, _)| *offered == key) {
+                outside.model.session(info.number).stalled_since = None;
                 continue;
             }
             let taken = self
