@@ -116,7 +116,7 @@ pub struct Shard<H> {
     spare: Vec<ThinVec<u8>>,
     spare_chunks: Spares,
     deadlines: Deadlines,
-    /// Of the last look at the deadlines: as late as this turn or the one before.
+    /// Of this turn.
     now: Timestamp,
     pauses: Pauses,
     backlog_total: usize,

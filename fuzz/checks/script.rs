@@ -16,10 +16,28 @@ impl Script<'_> {
     }
 }
 
+/// A CONNECT of the base protocol, or one that asks for extensions.
+pub(crate) fn connect(argument: u8) -> Vec<u8> {
+    match argument / 16 {
+        0..8 => vec![1, 0],
+        8 => vec![1, 4, 0xFF, b'H', b'+', argument % 8],
+        9 => vec![1, 5, 0xFF, b'H', b'+', argument % 8, 1],
+        _ => vec![1, 5, 0xFF, b'H', b'+', argument % 8, 0],
+    }
+}
+
+/// A few topics or filters, or none, which is a ping of those who may send one.
 pub(crate) fn list(id: u8, argument: u8) -> Vec<u8> {
     let (first, second) = (argument % 4, argument / 4 % 4);
-    match argument / 16 % 2 {
-        0 => vec![id, 2, 1, first],
+    match argument / 16 {
+        8 => vec![id, 2, 1, b'+'],
+        9 => vec![id, 4, 1, b'#', 1, first],
+        10 => vec![id, 4, 3, first, b'/', b'#'],
+        11 => vec![id, 3, 2, first, b'+'],
+        12 => vec![id, 5, 1, first, 2, second, b'#'],
+        13 | 14 => vec![id, 0],
+        15 => vec![id, 2, 3, first],
+        even if even % 2 == 0 => vec![id, 2, 1, first],
         _ => vec![id, 4, 1, first, 1, second],
     }
 }

@@ -28,12 +28,13 @@ use hvlp::register::directory::Directory;
 use hvlp::session::{CloseReason, ListenerId, Peer, SessionKey};
 use hvlp::shard::{Gone, Outgoing, SendOutcome, Shard};
 
+mod extended;
 mod naive;
 mod script;
 mod socket;
 
 use naive::{CLIENT_COUNT, Naive, NaiveBroker, flushes};
-use script::{Script, list, publish};
+use script::{Script, connect, list, publish};
 use socket::{Client, refusal};
 
 const POLICIES: &[SlowConsumer] = SlowConsumer::ALL.as_slice();
@@ -144,7 +145,7 @@ impl World {
         let topic = [argument % 4];
         match operation / 4 % 16 {
             0 => self.receive(who, &script.bytes(argument)),
-            1 => self.receive(who, &[1, 0]),
+            1 => self.receive(who, &connect(argument)),
             2 => self.receive(who, &list(3, argument)),
             3 => self.receive(who, &list(4, argument)),
             4 => self.receive(who, &publish(&topic, argument)),
@@ -214,6 +215,7 @@ impl World {
         assert!(rest.is_none(), "there is room to hold what is put off");
         let kept = shard.remainder(key).to_vec();
         let session = self.naive.session(who);
+        session.extended.heard = now;
         let mut executed = std::mem::replace(&mut session.unexecuted, kept);
         assert!(executed.ends_with(&session.unexecuted));
         executed.truncate(executed.len() - session.unexecuted.len());
@@ -295,10 +297,15 @@ impl World {
             let (outcome, taken) = self.client(who).take(&offer);
             let was_closing = self.reactors[at].shard.is_closing(key);
             self.written += self.naive.session(who).read(&offer[..taken]);
+            self.naive.check_barrier(who);
             let Reactor { shard, arena } = &mut self.reactors[at];
             shard.sent(self.now, key, arena, outcome);
             let session = self.naive.session(who);
             session.is_broken |= shard.is_broken(key);
+            if matches!(outcome, SendOutcome::Failed(_)) {
+                let is_broken = session.is_broken;
+                session.extended.fail(is_broken);
+            }
             if let SendOutcome::Failed(kind) = outcome
                 && !was_closing
                 && !session.is_broken
@@ -317,7 +324,7 @@ impl World {
     /// The end of a turn of every shard; `delivers`: in it all take what others have for them.
     fn turn(&mut self, delivers: bool) {
         for at in 0..self.reactors.len() {
-            self.reactors[at].shard.begin_turn();
+            self.reactors[at].shard.begin_turn(self.now);
             while let Some(key) = self.reactors[at].shard.next_resumed() {
                 let Reactor { shard, arena } = &mut self.reactors[at];
                 if shard.has_held(key) && !shard.is_stopped(key) {
@@ -383,10 +390,12 @@ impl World {
                 session.end = Some(closed.reason);
             }
             assert_eq!(session.end, Some(closed.reason));
-            if flushes(closed.reason) && closed.dropped == 0 {
+            session.check_last_words(closed.reason);
+            if flushes(closed.reason) && closed.dropped == 0 && !session.hears() {
                 self.check_settled(who);
             }
-            (self.clients[who], self.naive.sessions[who]) = (None, None);
+            self.clients[who] = None;
+            self.naive.forget(who);
             self.stale[who] = Some(closed.key);
             self.reactors[at].shard.reaped(closed.key);
         }
@@ -398,6 +407,8 @@ impl World {
             let counters = reactor.shard.counters();
             assert!(counters.is_conserved(), "{counters:?}");
             subscriptions += reactor.shard.register().subscription_count();
+            let filters = reactor.shard.wildcards().filters();
+            subscriptions += filters.subscription_count();
             matched += counters.deliveries_matched;
             written += counters.deliveries_written;
         }
@@ -409,9 +420,13 @@ impl World {
             else {
                 continue;
             };
-            assert_eq!(session.end, None, "who has ended is reaped in that turn");
-            assert!(!session.is_late_with_connect(self.now));
             let shard = &self.reactors[self.at(who)].shard;
+            if shard.is_closing(client.key) {
+                assert!(session.hears(), "who has ended is reaped in that turn");
+                continue;
+            }
+            assert_eq!(session.end, None, "who has ended is closing");
+            assert!(!session.is_late_with_connect(self.now));
             assert_eq!(shard.remainder(client.key), session.unexecuted);
             if !shard.is_dirty() {
                 self.check_settled(who);

@@ -88,7 +88,7 @@ impl Engine {
     }
 
     fn read<H: SessionHandler>(&self, reactor: &mut Reactor<H>) {
-        reactor.shard.begin_turn();
+        reactor.shard.begin_turn(reactor.now);
         self.take_events(reactor);
         reactor.resume();
         reactor.accept();

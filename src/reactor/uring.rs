@@ -144,7 +144,7 @@ impl Engine {
     // ---- read
 
     fn read<H: SessionHandler>(&mut self, reactor: &mut Reactor<H>) -> io::Result<()> {
-        reactor.shard.begin_turn();
+        reactor.shard.begin_turn(reactor.now);
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.notice(reactor, completion)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::metrics::DropReason;
+use crate::outbound::SlowConsumer;
 use crate::packet::{Answer, Extensions, Reason, Status};
 use crate::session::{Ahead, CloseReason, Session, SessionKey, SessionState};
 use crate::shard::Shard;
@@ -43,7 +44,8 @@ impl<H: SessionHandler> Shard<H> {
             return;
         };
         let answers_max = self.answers_max[session.listener.index()];
-        if session.closing.is_some() {
+        // A socket that has failed is offered nothing more.
+        if session.closing.is_some() || session.outbound.broken {
             return;
         }
         if extended.answers.len() + frame.bytes().len() > answers_max {
@@ -106,7 +108,8 @@ impl<H: SessionHandler> Shard<H> {
         true
     }
 
-    /// Answers that wait are progress as a backlog is.
+    /// The socket has so long to take some of what waits, answers or a backlog; of a consumer that
+    /// pauses the backlog has an end of its own.
     fn watch_progress(&mut self, now: Timestamp, key: SessionKey, taken: usize) {
         let Some(session) = self.sessions.get(key) else {
             return;
@@ -115,12 +118,12 @@ impl<H: SessionHandler> Shard<H> {
         if session.closing.is_some() {
             return;
         }
-        if session.owed_bytes() == 0 {
+        let pauses = self.bounds[listener.index()].policy == SlowConsumer::Pause;
+        let waits = session.has_answers() || !pauses && session.owed_bytes() > 0;
+        if taken > 0 || !waits {
             self.deadlines.progress.disarm(key.slot());
-        } else if session.has_answers() {
-            if taken > 0 {
-                self.deadlines.progress.disarm(key.slot());
-            }
+        }
+        if waits {
             self.deadlines.progress.arm(key.slot(), listener, now);
         }
     }

@@ -41,8 +41,10 @@ impl<H: SessionHandler> Shard<H> {
         let Some(extended) = &mut session.extended else {
             return;
         };
-        extended.awaited &= !(1 << from);
-        if extended.awaited != 0 {
+        let awaited = std::mem::take(&mut extended.awaited);
+        extended.awaited = awaited & !(1 << from);
+        // Who waited for last values and has ended that before may get a word that it needs no more.
+        if awaited == extended.awaited || extended.awaited != 0 {
             return;
         }
         let is_stopped = session.is_stopped();

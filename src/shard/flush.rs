@@ -86,7 +86,8 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Goes on with what was more than the last turn's share, of sending and of reading. First of
     /// all in a turn: what it adds comes before what the turn brings.
-    pub fn begin_turn(&mut self) {
+    pub fn begin_turn(&mut self, now: Timestamp) {
+        self.now = now;
         self.replay();
         for key in std::mem::take(&mut self.again) {
             self.mark_dirty(key);
@@ -185,6 +186,8 @@ impl<H: SessionHandler> Shard<H> {
 
     /// What became of the offer, while the pieces are still valid.
     pub fn sent(&mut self, now: Timestamp, key: SessionKey, arena: &Arena, outcome: SendOutcome) {
+        // Of the last turn's flush an engine may hear before this turn begins.
+        self.now = now;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

@@ -137,7 +137,7 @@ impl Pair {
     fn turn(&mut self, shard: usize) -> Vec<(SessionKey, Vec<u8>)> {
         let (shard, arena) = &mut self.shards[shard];
         let mut sent = Vec::new();
-        shard.begin_turn();
+        shard.begin_turn(now());
         while let Some(key) = shard.next_resumed() {
             let held = arena.push(shard.remainder(key));
             assert!(shard.receive(now(), key, arena, held).is_none());

@@ -63,7 +63,7 @@ impl Cluster {
 
     pub(crate) fn turn(&mut self, at: usize) {
         let (shard, arena) = &mut self.nodes[at];
-        shard.begin_turn();
+        shard.begin_turn(now());
         while let Some(key) = shard.next_resumed() {
             if shard.has_held(key) && !shard.is_stopped(key) {
                 let held = arena.push(shard.remainder(key));

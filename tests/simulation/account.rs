@@ -23,6 +23,13 @@ pub(crate) const fn is_lossless(policy: SlowConsumer) -> bool {
     matches!(policy, SlowConsumer::Disconnect | SlowConsumer::Pause)
 }
 
+/// A last value that a session may get, or must: once, behind its SUBSCRIBE.
+#[derive(Debug)]
+struct Due {
+    publication: Publication,
+    must: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Account {
     number: u64,
@@ -34,6 +41,14 @@ pub(crate) struct Account {
     chances: Vec<BTreeMap<u64, Chance>>,
     /// The last one that was written.
     last: Vec<u64>,
+    /// The same of each topic, of all shards.
+    last_of: BTreeMap<Rc<str>, u64>,
+    /// Last values that were not written.
+    due: Vec<Due>,
+    /// It has subscribed, and some of these may be still to come.
+    is_replaying: bool,
+    /// It was due some since it was owed nothing.
+    had_due: bool,
     /// The last one of each topic that was or may have been matched, by the shard it came from.
     newest: BTreeMap<Rc<str>, Vec<u64>>,
     /// The beginning of a frame that was cut by a short send.
@@ -56,6 +71,10 @@ impl Account {
             owed: vec![BTreeMap::new(); shards],
             chances: vec![BTreeMap::new(); shards],
             last: vec![0; shards],
+            last_of: BTreeMap::new(),
+            due: Vec::new(),
+            is_replaying: false,
+            had_due: false,
             newest: BTreeMap::new(),
             cut: Vec::new(),
             written: 0,
@@ -115,13 +134,67 @@ impl Account {
         stream
     }
 
+    /// What of that is no whole frame.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.cut
+    }
+
     pub(crate) fn cut(&mut self, rest: &[u8]) {
         self.cut = rest.to_vec();
     }
 
+    /// It has subscribed, and may get these now.
+    pub(crate) fn begin_replay(&mut self, values: Vec<Publication>) {
+        for publication in values {
+            self.strain += publication.len;
+            let must = false;
+            self.due.push(Due { publication, must });
+        }
+        self.strain_max = self.strain.max(self.strain_max);
+        self.is_replaying = true;
+        self.had_due |= !self.due.is_empty();
+    }
+
+    /// It has got all of them; `is_kept` tells which ones were there all the time.
+    pub(crate) fn end_replay(&mut self, is_kept: impl Fn(&Publication) -> bool) {
+        if std::mem::take(&mut self.is_replaying) {
+            for due in &mut self.due {
+                due.must |= is_kept(&due.publication);
+            }
+        }
+    }
+
+    /// Whether a message that is written now is a last value. It is no older than what came of its
+    /// topic before.
+    fn write_value(&mut self, order: u64, from: usize, topic: &str) -> bool {
+        let is_message = self.owed[from].contains_key(&order)
+            || self.chances[from]
+                .get(&order)
+                .is_some_and(|it| *it != Chance::Written);
+        let place = self.due.iter().position(|it| it.publication.order == order);
+        let Some(place) = place.filter(|_| !is_message || order <= self.last[from]) else {
+            return false;
+        };
+        self.due.remove(place);
+        let last = self.last_of.get(topic).copied().unwrap_or(0);
+        assert!(
+            last <= order,
+            "session {}: the value {order} of {topic:?} is written behind {last}",
+            self.number
+        );
+        true
+    }
+
     /// Its socket has taken the last byte of a frame.
-    pub(crate) fn write(&mut self, (order, from): (u64, usize)) {
+    pub(crate) fn write(&mut self, (order, from): (u64, usize), topic: &str) {
         let number = self.number;
+        let is_value = self.write_value(order, from, topic);
+        let last_of = self.last_of.entry(topic.into()).or_default();
+        *last_of = order.max(*last_of);
+        if is_value {
+            self.written += 1;
+            return;
+        }
         let last = std::mem::replace(&mut self.last[from], order);
         assert!(
             last < order,
@@ -154,6 +227,18 @@ impl Account {
             }
         }
         self.strain = 0;
+        if self.is_replaying {
+            self.strain = self.due.iter().map(|it| it.publication.len).sum();
+            return;
+        }
+        for due in std::mem::take(&mut self.due) {
+            let is_missing = due.must && !self.leaves_gaps();
+            let (number, value) = (self.number, &due.publication);
+            assert!(!is_missing, "session {number} has not got {value:?}");
+            self.lost.0 += u64::from(due.must);
+            self.lost.1 += u64::from(self.leaves_gaps());
+        }
+        self.had_due = false;
     }
 
     /// Frames that its shard has taken and that come before `order` will not be written.
@@ -174,6 +259,8 @@ impl Account {
     fn leave_out(&mut self, order: u64, from: usize, topic: &str) {
         let is_just = match self.policy {
             SlowConsumer::Disconnect | SlowConsumer::Pause => false,
+            // What is newest here may be older than what came before it.
+            SlowConsumer::DropOldest | SlowConsumer::Conflate if self.had_due => true,
             SlowConsumer::DropNewest => self.was_full(),
             SlowConsumer::DropOldest => self.was_full() && !self.is_newest(order, from, None),
             SlowConsumer::Conflate => !self.is_newest(order, from, Some(topic)),
@@ -209,6 +296,7 @@ impl Account {
     pub(crate) fn lose(&mut self) {
         let (must, may) = self.owed();
         self.lost = (self.lost.0 + must, self.lost.1 + may);
+        self.due.clear();
         self.owed.iter_mut().for_each(BTreeMap::clear);
         self.chances.iter_mut().for_each(BTreeMap::clear);
     }
@@ -218,7 +306,8 @@ impl Account {
         let owed: usize = self.owed.iter().map(BTreeMap::len).sum();
         let chances = self.chances.iter().flat_map(BTreeMap::values);
         let chances = chances.filter(|it| **it != Chance::Written).count();
-        (owed as u64, (owed + chances) as u64)
+        let must = owed + self.due.iter().filter(|it| it.must).count();
+        (must as u64, (owed + chances + self.due.len()) as u64)
     }
 
     /// How many were matched and not written: at least, at most.

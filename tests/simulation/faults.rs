@@ -114,6 +114,14 @@ marks! {
     Lingering,
     /// More sessions have ended than a turn takes leave of.
     LeftForTheNextTurn,
+    /// Answers went ahead of messages.
+    WentAhead,
+    /// A ping waits for other shards.
+    PingAwaited,
+    /// A session waits for last values.
+    Replaying,
+    /// A session has heard why it ends.
+    LastWords,
     /// A stop came to its deadline.
     DrainDeadline,
 }

@@ -1,5 +1,5 @@
-//! The handler of a simulated broker: the payload of a CONNECT says what becomes of it, and topics
-//! that begin with `!` are denied.
+//! The handler of a simulated broker: the payload of a CONNECT, or its user if it is an extended
+//! one, says what becomes of it, and topics that begin with `!` are denied.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use hvlp::handler::{
     ConnectAnswer, ConnectRequest, Refusal, SessionHandler, SessionView, Ticket, Verdict,
 };
 
-/// First bytes of the payload of a CONNECT; any other, or none, is accepted.
+/// First bytes of that; any other, or none, is accepted.
 pub(crate) const LATER: u8 = 1;
 pub(crate) const UNAUTHORISED: u8 = 2;
 pub(crate) const BEYOND_LIMIT: u8 = 3;
@@ -24,7 +24,11 @@ pub(crate) struct Guard(pub(crate) Tickets);
 
 impl SessionHandler for Guard {
     fn on_connect(&mut self, session: SessionView, request: ConnectRequest<'_>) -> ConnectAnswer {
-        match request.payload().first() {
+        let choice = match request.hello() {
+            Some(hello) => hello.user.unwrap_or_default().as_bytes(),
+            None => request.payload(),
+        };
+        match choice.first() {
             Some(&LATER) => {
                 let (ticket, later) = request.later();
                 self.0.lock().unwrap().push((session.number, ticket));

@@ -38,6 +38,10 @@ impl World {
             all.len(),
             "topics of the directory"
         );
+        let filtering = (0..self.reactors.len())
+            .filter(|shard| !self.outside.model.filters_of(*shard).is_empty());
+        let filtering: u64 = filtering.map(|shard| 1 << shard).sum();
+        assert_eq!(self.directory.filtering(), filtering, "shards with filters");
         for topic in all {
             let hash = self.directory.hash(topic.as_bytes());
             let wanted = self.directory.look_up(hash, topic.as_bytes());
@@ -61,6 +65,11 @@ impl World {
             let is_settled = self.outside.model.ledger.is_settled();
             assert!(is_settled, "frames are lost between shards");
         }
+        for reactor in self.reactors.iter().filter(|_| is_meshed) {
+            let numbers: Vec<_> = reactor.sessions().map(|(_, number, _)| number).collect();
+            let model = &mut self.outside.model;
+            numbers.iter().for_each(|number| model.end_replay(*number));
+        }
         let (running, ledger) = (&self.reactors, &mut self.outside.model.ledger);
         for reactor in running.iter().filter(|it| it.shard.session_count() > 0) {
             let owed = reactor.shard.counters().deliveries_owed;
@@ -74,13 +83,21 @@ impl World {
                 "shard {} has frames of others",
                 reactor.id
             );
-            let paused = reactor.shard.counters().publishers_paused;
+            // Of those whose connections linger nothing is read any more.
+            let mut sessions = reactor.sessions();
+            let is_held = sessions.any(|(key, ..)| reactor.shard.is_stopped(key));
             assert!(
-                !is_meshed || paused == 0 && !reactor.shard.has_pauses(),
+                !is_meshed || !is_held && !reactor.shard.has_pauses(),
                 "shard {} still holds somebody",
                 reactor.id
             );
             for (key, number, peer) in reactor.sessions() {
+                let session = &self.outside.model.sessions[&number];
+                assert!(
+                    !session.is_open() || !is_meshed || !session.has_answers(),
+                    "session {number} is owed answers"
+                );
+                assert!(session.is_open(), "session {number} does not leave");
                 let socket = &self.outside.peers[peer].socket;
                 let has_input = socket.has_input() || reactor.shard.has_held(key);
                 assert!(
@@ -108,6 +125,7 @@ impl World {
                 "sessions are left"
             );
             assert_eq!(reactor.shard.register().topic_count(), 0, "topics are left");
+            assert!(reactor.shard.wildcards().is_empty(), "filters are left");
             assert!(!reactor.shard.has_any_held(), "input is left");
             // One that has ended is told nothing any more.
             let has_pauses = reactor.shard.has_pauses();
@@ -143,6 +161,11 @@ fn check_counters(reactor: &Reactor, model: &Model) {
         counters.discarded(DiscardCause::Denied),
         expected.denied,
         "denied frames"
+    );
+    assert_eq!(
+        counters.discarded(DiscardCause::BadFilter),
+        expected.bad_filters,
+        "bad filters"
     );
     assert_eq!(
         counters.publishes_unmatched, expected.unmatched,
@@ -196,7 +219,8 @@ fn check_sessions(reactor: &Reactor, model: &Model) {
         );
         assert_eq!(session.state, info.state, "state of session {number}");
         let topics: BTreeSet<_> = info.topics.iter().cloned().collect();
-        assert_eq!(session.topics, topics, "topics of session {number}");
+        let held: BTreeSet<_> = session.topics.union(&session.filters).cloned().collect();
+        assert_eq!(held, topics, "topics of session {number}");
         assert!(
             session.input.iter().eq(shard.remainder(key)),
             "session {number} keeps what it has not executed"
@@ -229,7 +253,7 @@ fn check_sessions(reactor: &Reactor, model: &Model) {
 /// What the shard holds is within its bounds, overhead included.
 fn check_bounds(reactor: &Reactor, world: &World) {
     let (config, model) = (&world.outside.config, &world.outside.model);
-    let mut total = 0;
+    let (mut total, mut answers_total) = (0, 0);
     for (_, info) in reactor.shard.sessions() {
         let bytes = info.backlog_bytes;
         let bytes_max = match model.ledger.policy(info.number) {
@@ -238,11 +262,17 @@ fn check_bounds(reactor: &Reactor, world: &World) {
             SlowConsumer::Pause => 2 * config.listener.outbound_max,
             _ => config.listener.outbound_max,
         };
-        assert!(bytes <= bytes_max, "a backlog takes {bytes} bytes");
+        // No policy drops answers, but they have a bound of their own.
+        let answers = model.sessions[&info.number].answer_memory();
+        assert!(
+            bytes <= bytes_max + answers,
+            "a backlog takes {bytes} bytes"
+        );
         total += bytes;
+        answers_total += answers;
     }
     assert!(
-        total <= config.limits.outbound_total_max,
+        total <= config.limits.outbound_total_max + answers_total,
         "all backlogs take {total} bytes"
     );
     let held = model.held_total(reactor.id);
@@ -276,9 +306,13 @@ fn check_register(reactor: &Reactor, model: &Model) {
         let subscribed: BTreeSet<_> = subscribed.map(|(_, session)| session.key).collect();
         assert_eq!(found, subscribed, "subscribers of {topic:?}");
     }
-    let count: usize = model
-        .of_shard(reactor.id)
-        .map(|(_, it)| it.topics.len())
-        .sum();
+    let all = model.of_shard(reactor.id);
+    let count: usize = all.map(|(_, it)| it.topics.len()).sum();
     assert_eq!(register.subscription_count(), count, "subscriptions");
+    let filters = reactor.shard.wildcards().filters();
+    let all = model.of_shard(reactor.id);
+    let count: usize = all.map(|(_, it)| it.filters.len()).sum();
+    assert_eq!(filters.subscription_count(), count, "filters held");
+    let count = model.filters_of(reactor.id).len();
+    assert_eq!(filters.topic_count(), count, "filters");
 }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use hvlp::outbound::SlowConsumer;
 
 use crate::account::Account;
+use crate::values::Values;
 use crate::wire;
 
 /// The sessions, by number, that want a topic.
@@ -27,6 +28,9 @@ pub(crate) struct Publication {
     pub(crate) from: usize,
     pub(crate) len: usize,
     pub(crate) topic: Rc<str>,
+    publisher: u64,
+    /// Its topic is one of those whose newest message is kept.
+    pub(crate) is_kept: bool,
 }
 
 #[derive(Debug)]
@@ -59,13 +63,14 @@ pub(crate) struct Ledger {
     crossings: Vec<Vec<VecDeque<Crossing>>>,
     /// Frames whose last byte a socket took, by shard.
     pub(crate) written: Vec<u64>,
+    pub(crate) values: Values,
     shards: usize,
 }
 
 const PAYLOAD_LEN_MAX: usize = 255;
 
 impl Ledger {
-    pub(crate) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize, values: Values) -> Self {
         let row = || (0..shards).map(|_| VecDeque::new()).collect();
         Self {
             drafts: Vec::new(),
@@ -74,6 +79,7 @@ impl Ledger {
             accounts: BTreeMap::new(),
             crossings: (0..shards).map(|_| row()).collect(),
             written: vec![0; shards],
+            values,
             shards,
         }
     }
@@ -117,12 +123,37 @@ impl Ledger {
             last < Some(id),
             "session {publisher}: {id} is executed behind {last:?}"
         );
-        Publication {
+        let publication = Publication {
             order: self.executed,
             from,
             len: frame.len(),
             topic: topic.into(),
+            publisher,
+            is_kept: self.values.keeps(topic),
+        };
+        if publication.is_kept {
+            self.values.put(&publication);
         }
+        publication
+    }
+
+    /// A session has subscribed to what `is_fresh` tells, and gets its newest messages first.
+    pub(crate) fn begin_replay(&mut self, number: u64, is_fresh: impl Fn(&str) -> bool) {
+        let values = self.values.all().filter(|value| is_fresh(&value.topic));
+        let values = values.cloned().collect();
+        self.account(number).begin_replay(values);
+    }
+
+    /// A session is read again, so it has got them, and what they stand for has been taken from
+    /// all other shards.
+    pub(crate) fn end_replay(&mut self, number: u64, shard: usize, since: u64) {
+        for from in (0..self.shards).filter(|from| *from != shard) {
+            let is_before = |it: &Crossing| it.publication.order <= since;
+            self.settle(from, shard, is_before);
+        }
+        let values = &self.values;
+        let account = self.accounts.get_mut(&number).expect("it was opened");
+        account.end_replay(|value| values.holds(&value.topic, value.order));
     }
 
     pub(crate) fn owe(&mut self, number: u64, publication: &Publication) {
@@ -153,10 +184,15 @@ impl Ledger {
     }
 
     /// A shard has taken some of what it was handed, or `all`.
-    pub(crate) fn deliver(&mut self, to: usize, all: bool, wanted: impl Fn(&str) -> Wanted) {
+    pub(crate) fn deliver(
+        &mut self,
+        to: usize,
+        all: bool,
+        wanted: impl Fn(&Publication) -> Wanted,
+    ) {
         for row in &mut self.crossings {
             for crossing in row[to].iter_mut().filter(|crossing| crossing.is_offered) {
-                crossing.consider(wanted(&crossing.publication.topic), &mut self.accounts);
+                crossing.consider(wanted(&crossing.publication), &mut self.accounts);
             }
             while all
                 && row[to]
@@ -169,27 +205,72 @@ impl Ledger {
         }
     }
 
-    /// A session's socket has taken these bytes.
-    pub(crate) fn taken(&mut self, number: u64, shard: usize, bytes: &[u8]) {
+    /// How many messages were executed so far.
+    pub(crate) const fn executed(&self) -> u64 {
+        self.executed
+    }
+
+    /// A session was told that all it has published, up to a message of this order, has been given
+    /// to whoever wants it: so it has, and with it whatever went there before.
+    pub(crate) fn pass_barrier(&mut self, publisher: u64, from: usize, executed: u64) {
+        let is_its_own = |it: &Crossing| {
+            it.publication.publisher == publisher && it.publication.order <= executed
+        };
+        for to in 0..self.shards {
+            self.settle(from, to, is_its_own);
+        }
+    }
+
+    /// Shard `to` has taken the last of these, and all before it.
+    fn settle(&mut self, from: usize, to: usize, is_it: impl Fn(&Crossing) -> bool) {
+        let row = &mut self.crossings[from][to];
+        let last = row.iter().rposition(is_it);
+        for crossing in row.drain(..last.map_or(0, |last| last + 1)) {
+            let publication = &crossing.publication;
+            assert!(
+                crossing.must.is_some(),
+                "it is told to be in effect, and is still on its way: {publication:?}"
+            );
+            crossing.settle(&mut self.accounts);
+        }
+    }
+
+    /// A session's socket has taken these bytes. Returns the frames that are no messages.
+    pub(crate) fn taken(&mut self, number: u64, shard: usize, bytes: &[u8]) -> Vec<Vec<u8>> {
         let account = self.accounts.get_mut(&number).expect("it was opened");
         let stream = account.stream(bytes);
-        let mut rest = &stream[..];
+        let (mut rest, mut answers) = (&stream[..], Vec::new());
         while let Some((frame, behind)) = wire::split(rest) {
             rest = behind;
-            assert_eq!(
-                frame[0], 5,
-                "session {number} gets nothing but PUBLISH: {frame:?}"
-            );
+            if frame[0] != 5 {
+                answers.push(frame.to_vec());
+                continue;
+            }
             let topic_len = usize::from(frame[2]);
             let draft = &self.drafts[id_of(topic_len, frame) as usize];
             assert_eq!(
                 draft.bytes, frame,
                 "session {number} gets a frame as it was written"
             );
-            account.write(draft.published.expect("it was accepted"));
+            let topic = std::str::from_utf8(&frame[3..3 + topic_len]).expect("it was accepted");
+            account.write(draft.published.expect("it was accepted"), topic);
             self.written[shard] += 1;
         }
         account.cut(rest);
+        answers
+    }
+
+    /// How much of an answer its socket has taken, if it was cut within one.
+    pub(crate) fn cut_answer_len(&self, number: u64) -> usize {
+        match self.accounts[&number].rest() {
+            [5, ..] => 0,
+            rest => rest.len(),
+        }
+    }
+
+    /// How many messages were matched for a session and not written: at least, at most.
+    pub(crate) fn unwritten(&self, number: u64) -> (u64, u64) {
+        self.accounts[&number].unwritten()
     }
 
     /// A session's socket has failed: what it is owed is lost.

@@ -20,6 +20,7 @@
 
 mod account;
 mod faults;
+mod filters;
 mod guard;
 mod invariants;
 mod ledger;
@@ -33,6 +34,7 @@ mod prng;
 mod reactor;
 
 mod seeds;
+mod values;
 #[path = "../support/wire.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod wire;

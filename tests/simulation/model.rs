@@ -12,8 +12,10 @@ use hvlp::metrics::DropReason;
 use hvlp::outbound::SlowConsumer;
 use hvlp::session::{CloseReason, SessionKey, SessionState};
 
+use crate::filters;
 use crate::guard;
 use crate::ledger::{Ledger, Wanted};
+use crate::values::Values;
 use crate::wire;
 
 /// How a session ends.
@@ -22,7 +24,7 @@ pub(crate) enum Ending {
     /// It follows from what the peer, the network or the handler did.
     Known(CloseReason),
     /// The shard chose the moment; whether it might is judged when the reason is told.
-    Seen(Moment, Timestamp),
+    Seen(Moment),
 }
 
 /// In which part of a turn a shard was seen to close a session.
@@ -36,6 +38,7 @@ pub(crate) enum Moment {
 /// One session, from its opening until its slot is given back.
 #[derive(Debug)]
 pub(crate) struct Session {
+    number: u64,
     pub(crate) shard: usize,
     pub(crate) key: SessionKey,
     pub(crate) state: SessionState,
@@ -45,13 +48,22 @@ pub(crate) struct Session {
     /// Its socket takes nothing any more.
     pub(crate) is_broken: bool,
     pub(crate) topics: BTreeSet<String>,
+    pub(crate) filters: BTreeSet<String>,
+    /// What it has asked for beyond the base protocol.
+    pub(crate) extended: Option<Extended>,
+    /// What it has subscribed to last, of topics that are kept.
+    fresh: Option<Fresh>,
     /// Received and not executed.
     pub(crate) input: VecDeque<u8>,
     /// All of it waits for an answer, or for the next turn.
     is_held: bool,
+    /// It is not read, whatever it waits for.
+    is_stopped: bool,
     discards: VecDeque<Timestamp>,
     pub(crate) connect_due: Option<Timestamp>,
     pub(crate) frame_due: Option<Timestamp>,
+    /// It may have been closed because it takes no answers.
+    is_deaf: bool,
     /// When its socket last took something of what is owed.
     pub(crate) stalled_since: Option<Timestamp>,
     /// When its backlog reached the bound at which it holds its publishers, and has not gone since.
@@ -67,14 +79,28 @@ impl Session {
         self.ending.is_none()
     }
 
-    const fn end(&mut self, reason: CloseReason) {
-        if self.ending.is_none() {
-            self.ending = Some(Ending::Known(reason));
-        }
+    /// Whether what is behind its CONNECT, ping or SUBSCRIBE waits.
+    fn awaits_answer(&self) -> bool {
+        self.state == SessionState::Verifying || self.may_await()
+    }
+
+    /// Whether it may not be read because of a ping, or of last values.
+    pub(crate) fn may_await(&self) -> bool {
+        self.may_await_pong() || self.is_replaying()
+    }
+
+    /// Whether it has subscribed to what is published on a topic.
+    pub(crate) fn wants(&self, topic: &str) -> bool {
+        let mut filters = self.filters.iter();
+        self.topics.contains(topic) || filters.any(|filter| filters::matches(filter, topic))
     }
 
     fn takes(&self, topic: &str) -> bool {
-        self.is_open() && !self.is_broken && self.topics.contains(topic)
+        self.is_open() && !self.is_broken && self.wants(topic)
+    }
+
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.topics.len() + self.filters.len()
     }
 }
 
@@ -85,6 +111,7 @@ pub(crate) struct Expected {
     pub(crate) accepted: [u64; 5],
     pub(crate) discarded: u64,
     pub(crate) denied: u64,
+    pub(crate) bad_filters: u64,
     pub(crate) unmatched: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -103,6 +130,7 @@ enum Fate {
     Accepted,
     Discarded,
     Denied,
+    BadFilter,
 }
 
 pub(crate) struct Model {
@@ -110,24 +138,34 @@ pub(crate) struct Model {
     pub(crate) expected: Vec<Expected>,
     pub(crate) ledger: Ledger,
     pub(crate) draining: Vec<bool>,
-    /// Every topic that a session, of now or before, ever had.
-    all_topics: BTreeMap<u64, BTreeSet<String>>,
+    /// Every topic that was ever forwarded to another shard.
+    forwarded: BTreeSet<String>,
     /// By shard: what it was told of slow consumers of other shards, their numbers by topic.
     holds: Vec<BTreeMap<String, BTreeSet<u64>>>,
     config: Config,
 }
 
+const ECHO: u8 = 2;
+
+mod extended;
 mod pauses;
+mod replay;
+mod requests;
 mod shard;
 
+use extended::Extended;
+pub(crate) use pauses::Backlog;
+use replay::Fresh;
+pub(crate) use shard::Owing;
+
 impl Model {
-    pub(crate) fn new(shards: usize, config: &Config) -> Self {
+    pub(crate) fn new(shards: usize, config: &Config, values: Values) -> Self {
         Self {
             sessions: BTreeMap::new(),
             expected: vec![Expected::default(); shards],
-            ledger: Ledger::new(shards),
+            ledger: Ledger::new(shards, values),
             draining: vec![false; shards],
-            all_topics: BTreeMap::new(),
+            forwarded: BTreeSet::new(),
             holds: vec![BTreeMap::new(); shards],
             config: config.clone(),
         }
@@ -142,6 +180,7 @@ impl Model {
         now: Timestamp,
     ) {
         let session = Session {
+            number,
             shard,
             key,
             state: SessionState::WaitConnect,
@@ -149,11 +188,16 @@ impl Model {
             is_told: false,
             is_broken: false,
             topics: BTreeSet::new(),
+            filters: BTreeSet::new(),
+            extended: None,
+            fresh: None,
             input: VecDeque::new(),
             is_held: false,
+            is_stopped: false,
             discards: VecDeque::new(),
             connect_due: Some(now + self.config.listener.connect_timeout),
             frame_due: None,
+            is_deaf: false,
             stalled_since: None,
             pausing_since: None,
             waits_for: BTreeSet::new(),
@@ -184,11 +228,16 @@ impl Model {
     }
 
     pub(crate) fn end(&mut self, number: u64, reason: CloseReason) {
-        self.session(number).end(reason);
+        let session = self.session(number);
+        if session.is_open() {
+            session.ending = Some(Ending::Known(reason));
+            self.take_leave(number);
+        }
     }
 
     /// Its socket has failed; only what it sent before is still waited for.
     pub(crate) fn broken(&mut self, number: u64) {
+        self.forget_answers(number);
         let session = self.session(number);
         if !session.is_broken {
             session.is_broken = true;
@@ -214,7 +263,7 @@ impl Model {
         session.input.drain(..bytes.len());
         let mut rest = bytes;
         while self.sessions[&number].is_open()
-            && self.sessions[&number].state != SessionState::Verifying
+            && !self.sessions[&number].awaits_answer()
             && let Some((frame, behind)) = wire::split(rest)
         {
             rest = behind;
@@ -225,7 +274,7 @@ impl Model {
             return session.input.clear();
         }
         assert!(
-            rest.is_empty() || session.state == SessionState::Verifying,
+            rest.is_empty() || session.awaits_answer(),
             "session {number}: bytes of a cut frame were executed"
         );
         rest.iter()
@@ -235,7 +284,7 @@ impl Model {
 
     fn execute_frame(&mut self, number: u64, frame: &[u8], now: Timestamp) {
         let (shard, id) = (self.sessions[&number].shard, frame[0]);
-        let fate = self.fate(number, frame);
+        let fate = self.fate(number, frame, now);
         let expected = &mut self.expected[shard];
         expected.frames_read += 1;
         match fate {
@@ -244,21 +293,25 @@ impl Model {
                 expected.discarded += 1;
                 expected.denied += 1;
             }
-            None | Some(Fate::Discarded) => {
+            fate => {
                 expected.discarded += 1;
+                expected.bad_filters += u64::from(matches!(fate, Some(Fate::BadFilter)));
+                if fate.is_none() {
+                    self.malformed(number, id);
+                }
                 self.charge(number, now);
             }
         }
     }
 
     /// Executes a frame; `None`: it is malformed.
-    fn fate(&mut self, number: u64, frame: &[u8]) -> Option<Fate> {
+    fn fate(&mut self, number: u64, frame: &[u8], now: Timestamp) -> Option<Fate> {
         let (id, payload) = (frame[0], &frame[2..]);
         let is_connected = self.sessions[&number].state == SessionState::Connected;
         match id {
             1 => {
                 if !is_connected {
-                    self.connect(number, payload.first().copied());
+                    self.connect(number, payload, now);
                 }
                 Some(Fate::Accepted)
             }
@@ -267,12 +320,7 @@ impl Model {
                 Some(Fate::Accepted)
             }
             3 if is_connected => Some(self.subscribe(number, topics(payload)?)),
-            4 if is_connected => {
-                let gone = topics(payload)?;
-                let session = self.session(number);
-                session.topics.retain(|topic| !gone.contains(topic));
-                Some(Fate::Accepted)
-            }
+            4 if is_connected => Some(self.unsubscribe(number, &topics(payload)?)),
             5 if is_connected => {
                 let (len, rest) = payload.split_first()?;
                 let topic = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
@@ -286,91 +334,30 @@ impl Model {
         }
     }
 
-    fn connect(&mut self, number: u64, choice: Option<u8>) {
-        let session = self.session(number);
-        match choice {
-            Some(guard::LATER) => session.state = SessionState::Verifying,
-            Some(guard::UNAUTHORISED) => session.end(CloseReason::AuthFailed),
-            Some(guard::BEYOND_LIMIT) => session.end(CloseReason::LimitConnect),
-            _ => {
-                session.state = SessionState::Connected;
-                session.connect_due = None;
-            }
-        }
-    }
-
-    /// A ticket was answered.
-    pub(crate) fn resolved(&mut self, number: u64, verdict: Result<(), CloseReason>) {
-        let Some(session) = self.sessions.get_mut(&number) else {
-            return;
-        };
-        if session.state != SessionState::Verifying || !session.is_open() {
-            return;
-        }
-        match verdict {
-            Ok(()) if self.draining[session.shard] => session.end(CloseReason::Shutdown),
-            Ok(()) => {
-                session.state = SessionState::Connected;
-                session.connect_due = None;
-            }
-            Err(reason) => session.end(reason),
-        }
-    }
-
-    fn subscribe(&mut self, number: u64, topics: Vec<String>) -> Fate {
-        let (mut granted, mut denied) = (0, 0);
-        for topic in topics {
-            if guard::is_denied(&topic) {
-                denied += 1;
-                continue;
-            }
-            granted += 1;
-            if self.is_full(number, &topic) {
-                self.end(number, CloseReason::LimitSubscriptions);
-                return Fate::Accepted;
-            }
-            let session = self.session(number);
-            session.topics.insert(topic.clone());
-            self.all_topics.entry(number).or_default().insert(topic);
-        }
-        match granted == 0 && denied > 0 {
-            true => Fate::Denied,
-            false => Fate::Accepted,
-        }
-    }
-
-    fn is_full(&self, number: u64, topic: &str) -> bool {
-        let (session, limits) = (&self.sessions[&number], &self.config.limits);
-        let shard = session.shard;
-        let count: usize = self
-            .of_shard(shard)
-            .map(|(_, other)| other.topics.len())
-            .sum();
-        let topics = self.topics_of(shard);
-        let is_new = !topics.contains(topic);
-        !session.topics.contains(topic)
-            && (session.topics.len() >= limits.subscriptions_per_session_max
-                || count >= limits.subscriptions_max
-                || is_new && topics.len() >= limits.topics_max)
-    }
-
     fn publish(&mut self, publisher: u64, topic: &str, frame: &[u8]) {
         let from = self.sessions[&publisher].shard;
         let publication = self.ledger.publish(publisher, from, topic, frame);
         let (mut is_wanted, mut is_forwarded) = (false, false);
         for (number, session) in &self.sessions {
-            if session.shard == from && *number != publisher && session.takes(topic) {
+            let is_heard = *number != publisher || session.has(ECHO);
+            if session.shard == from && is_heard && session.takes(topic) {
                 self.ledger.owe(*number, &publication);
                 is_wanted = true;
             }
         }
         for to in (0..self.expected.len()).filter(|to| *to != from) {
-            if self
-                .of_shard(to)
-                .any(|(_, session)| session.topics.contains(topic))
-            {
+            // To a shard that has filters everything goes.
+            let may_want =
+                |session: &Session| session.topics.contains(topic) || !session.filters.is_empty();
+            if self.of_shard(to).any(|(_, session)| may_want(session)) {
                 self.ledger.forward(to, publication.clone());
                 (is_wanted, is_forwarded) = (true, true);
+            }
+        }
+        if is_forwarded {
+            self.forwarded.insert(topic.to_owned());
+            if let Some(extended) = &mut self.session(publisher).extended {
+                extended.has_forwarded = true;
             }
         }
         self.wait(publisher, topic, is_forwarded);
@@ -380,9 +367,10 @@ impl Model {
     /// A shard takes what others have handed over to it: any part of it, or all.
     pub(crate) fn delivered(&mut self, to: usize, all: bool) {
         let sessions = &self.sessions;
-        self.ledger.deliver(to, all, |topic| -> Wanted {
+        self.ledger.deliver(to, all, |publication| -> Wanted {
             let takes = |(number, session): (&u64, &Session)| {
-                (session.shard == to && session.takes(topic)).then_some(*number)
+                let takes = session.takes(&publication.topic) && !session.has_newer(publication);
+                (session.shard == to && takes).then_some(*number)
             };
             sessions.iter().filter_map(takes).collect()
         });
@@ -397,7 +385,7 @@ impl Model {
         session.discards.push_back(now);
         session.discards.retain(|at| now.since(*at) < window);
         if session.discards.len() >= budget {
-            session.end(CloseReason::ProtocolErrorBudget);
+            self.end(number, CloseReason::ProtocolErrorBudget);
         }
     }
 
@@ -406,6 +394,14 @@ impl Model {
         let sessions = self.of_shard(shard);
         sessions
             .flat_map(|(_, session)| session.topics.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// The filters of its sessions.
+    pub(crate) fn filters_of(&self, shard: usize) -> BTreeSet<&str> {
+        let sessions = self.of_shard(shard);
+        sessions
+            .flat_map(|(_, session)| session.filters.iter().map(String::as_str))
             .collect()
     }
 }

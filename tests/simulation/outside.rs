@@ -7,6 +7,8 @@ use std::time::Duration;
 use hvlp::config::Config;
 use hvlp::deadline::Timestamp;
 use hvlp::outbound::SlowConsumer;
+use hvlp::packet::Extensions;
+use hvlp::register::last_values::Prefixes;
 use hvlp::session::ListenerId;
 use hvlp::shard::SendOutcome;
 
@@ -14,6 +16,7 @@ use crate::faults::Faults;
 use crate::guard::Tickets;
 use crate::model::Model;
 use crate::peer::Peer;
+use crate::values::Values;
 
 pub(crate) struct Outside {
     pub(crate) now: Timestamp,
@@ -38,7 +41,8 @@ impl Outside {
         let mut faults = Faults::new(seed);
         let reactors = 1 + faults.below(3);
         let loses_nothing = faults.one_in(2);
-        let config = config(&mut faults, loses_nothing);
+        let mut config = config(&mut faults, loses_nothing);
+        let values = last_values(&mut faults, &mut config);
         let ring_batches = faults.pick(&[1, 2, 4, 8]);
         Self {
             now: Timestamp::default(),
@@ -46,7 +50,7 @@ impl Outside {
             ring_batches,
             faults,
             peers: Vec::new(),
-            model: Model::new(reactors, &config),
+            model: Model::new(reactors, &config, values),
             config,
             tickets: Tickets::default(),
             quiet: 0,
@@ -129,6 +133,14 @@ const POLICIES: [SlowConsumer; 5] = [
 const LISTENERS: usize = 1 + POLICIES.len();
 const LOSSLESS_LISTENERS: usize = 3;
 
+/// Some brokers keep last values, some of these only a few.
+fn last_values(faults: &mut Faults, config: &mut Config) -> Values {
+    let prefixes = faults.pick(&[&[][..], &[], &["a"], &["churn/", "topic/with"], &[""]]);
+    config.last_value = Prefixes::of(prefixes.iter().copied());
+    config.limits.last_value_topics_max = faults.pick(&[1, 3, 100]);
+    Values::new(prefixes, config.limits.last_value_topics_max)
+}
+
 /// Settings near their limits, so that a short run meets them.
 fn config(faults: &mut Faults, loses_nothing: bool) -> Config {
     const BIG: usize = 1 << 20;
@@ -144,6 +156,9 @@ fn config(faults: &mut Faults, loses_nothing: bool) -> Config {
     // One chunk takes it all, so that a subscriber pauses as soon as its socket refuses anything.
     // To make room among the oldest frames takes two.
     let least = if loses_nothing { 2_000 } else { 5_000 };
+    // Answers to one long list, or to some short ones.
+    config.listener.answers_max = faults.pick(&[40, 300, 64 * 1024, 64 * 1024]);
+    config.extensions = Extensions::from_bits(faults.pick(&[7, 7, 7, 7, 3, 5, 6, 0]));
     config.listener.outbound_max = faults.pick(&[least, 5_000, 7_000, 12_000, 70_000]);
     for policy in POLICIES {
         let mut listen = format!("127.0.0.1:1?slow_consumer={policy}");
@@ -161,6 +176,7 @@ fn config(faults: &mut Faults, loses_nothing: bool) -> Config {
     limits.subscriptions_per_session_max = faults.pick(&[2, 6, BIG, BIG, BIG]);
     limits.subscriptions_max = faults.pick(&[6, 20, BIG, BIG, BIG]);
     limits.topics_max = faults.pick(&[4, 10, BIG, BIG, BIG]);
+    limits.filter_shapes_max = faults.pick(&[1, 3, 1024, 1024]);
     limits.error_budget = faults.pick(&[1, 3, 64, 64, 64]);
     limits.accept_per_turn = faults.pick(&[1, 64]);
     limits.read_per_session = faults.pick(&[10, 300, 4_000, BIG]);

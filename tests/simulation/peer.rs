@@ -57,6 +57,22 @@ const TOPICS: [&str; 8] = [
     "a topic that is too long to be remembered by a shard that has no subscriber for it",
 ];
 
+/// Filters, bad ones, and what looks like one to who may not use them.
+const FILTERS: [&str; 12] = [
+    "#",
+    "+",
+    "a/#",
+    "+/#",
+    "topic/+/levels",
+    "topic/#",
+    "+/with/+",
+    "churn/+",
+    "!denied/+",
+    "a+",
+    "#/levels",
+    "topic/wi#th",
+];
+
 /// Beyond this a peer's kernel takes nothing more.
 const UNDER_WAY_MAX: usize = 16 * 1024;
 
@@ -74,15 +90,9 @@ impl Peer {
             is_refused: false,
         };
         if !faults.one_in(30) {
-            let choice = match faults.below(40) {
-                0 => &[guard::UNAUTHORISED][..],
-                1 => &[guard::BEYOND_LIMIT],
-                2..=9 => &[guard::LATER],
-                _ => b"",
-            };
-            peer.script.extend(wire::frame(1, choice));
-            peer.script.extend(wire::subscribe(&topics(faults)));
-            peer.script.extend(wire::subscribe(&topics(faults)));
+            peer.script.extend(connect(faults));
+            peer.script.extend(wire::subscribe(&wanted(faults)));
+            peer.script.extend(wire::subscribe(&wanted(faults)));
         }
         peer
     }
@@ -193,27 +203,60 @@ impl Peer {
 
     fn frame(&self, faults: &mut Faults, ledger: &mut Ledger) -> Vec<u8> {
         match faults.below(24) {
+            0 if faults.one_in(2) => connect(faults),
             0 => wire::frame(1, &[guard::LATER][..faults.below(2)]),
             1 if faults.one_in(3) => [&wire::DISCONNECT[..], b"\x01\x00"].concat(),
-            2..=9 => wire::subscribe(&topics(faults)),
-            10..=14 => wire::unsubscribe(&topics(faults)),
+            2..=8 => wire::subscribe(&wanted(faults)),
+            9 => wire::PING.to_vec(),
+            10..=14 => wire::unsubscribe(&wanted(faults)),
             15..=17 => malformed(faults),
             _ => ledger.draft(self.index, &topic(faults), 0),
         }
     }
 }
 
-/// A few topics, of those that everybody uses and of many more.
-fn topics(faults: &mut Faults) -> Vec<String> {
-    let mut topics = Vec::new();
-    for _ in 0..faults.below(4) {
-        topics.push(topic(faults));
+/// A CONNECT; one in three asks for extensions, and some of these make no sense.
+fn connect(faults: &mut Faults) -> Vec<u8> {
+    let choice = match faults.below(40) {
+        0 => &[guard::UNAUTHORISED][..],
+        1 => &[guard::BEYOND_LIMIT],
+        2..=9 => &[guard::LATER],
+        _ => b"",
+    };
+    if !faults.one_in(3) {
+        return wire::frame(1, choice);
     }
-    topics
+    let keepalive = faults.pick(&[0, 0, 0, 1, 5, 20]);
+    let mut hello = wire::hello(faults.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 7, 0xFF]), keepalive);
+    if let [user] = choice {
+        hello.extend([1, *user]);
+    }
+    if faults.one_in(12) {
+        // Cut, or with more behind it than it says.
+        match faults.one_in(2) {
+            true => hello.truncate(5 + faults.below(2)),
+            false => hello.push(9),
+        }
+    }
+    let (_, payload) = hello.split_at(2);
+    wire::frame(1, payload)
+}
+
+/// A few topics and filters, of those that everybody uses and of many more.
+fn wanted(faults: &mut Faults) -> Vec<String> {
+    let mut wanted = Vec::new();
+    for _ in 0..faults.below(4) {
+        wanted.push(match faults.one_in(5) {
+            true => faults.pick(&FILTERS).to_owned(),
+            false => topic(faults),
+        });
+    }
+    wanted
 }
 
 fn topic(faults: &mut Faults) -> String {
     match faults.below(12) {
+        0 if faults.one_in(4) => faults.pick(&FILTERS).to_owned(),
         0 => format!("churn/{}", faults.below(30)),
         1..=5 => faults.pick(&TOPICS[..3]).to_owned(),
         _ => faults.pick(&TOPICS).to_owned(),

@@ -12,6 +12,7 @@ use hvlp::handler::{Resolution, Resolver};
 use hvlp::mesh::{Doorbell, Mesh};
 use hvlp::packet::FRAME_LEN_MAX;
 use hvlp::register::directory::Directory;
+use hvlp::register::last_values::LastValues;
 use hvlp::session::{CloseReason, SessionKey};
 use hvlp::shard::Shard;
 
@@ -125,6 +126,7 @@ impl Reactor {
         };
         let doorbells: Vec<_> = bells.iter().map(doorbell).collect();
         let directory = Arc::new(Directory::new());
+        let values = LastValues::of(&outside.config);
         let ends = Mesh::with_rings_of(outside.ring_batches, &doorbells);
         let mut reactors = Vec::new();
         for (id, (mesh, (bell, is_rung))) in ends
@@ -140,6 +142,7 @@ impl Reactor {
             let number = |value: usize| u8::try_from(value).expect("at most three");
             let guard = Guard(Arc::clone(&outside.tickets));
             let shard = Shard::new(number(id), number(count), &outside.config, guard, resolver);
+            let shard = shard.with_last_values(values.clone());
             let shard = match count {
                 1 => shard,
                 _ => shard.with_peers(Arc::clone(&directory), mesh),

@@ -84,17 +84,13 @@ impl Coverage {
     /// Everything that can happen here has happened.
     fn check(&self) {
         // A reservation that fails cannot be arranged from outside, and connections that wait to be
-        // adopted, or come from one address, are not bounded here. No reactor can be late. No peer
-        // asks for extensions, of which the last three are.
+        // adopted, or come from one address, are not bounded here. No reactor can be late.
         let impossible = [
             "no_memory",
             "overload",
             "per_address",
             "loop_lags_total",
             "accept_rests_total",
-            "hello_malformed",
-            "keepalive",
-            "bad_filter",
         ];
         let unmet = Fault::ALL
             .iter()

@@ -137,7 +137,7 @@ impl<H: SessionHandler> World<H> {
     }
 
     pub(crate) fn turn_with(&mut self, socket: Socket<'_>) {
-        self.shard.begin_turn();
+        self.shard.begin_turn(self.now);
         self.resolve();
         self.flush(socket);
         self.shard.expire(self.now);

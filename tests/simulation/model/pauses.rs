@@ -8,20 +8,47 @@ use hvlp::outbound::SlowConsumer;
 
 use crate::model::Model;
 
+/// What is owed to a session, by its shard's account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backlog {
+    /// Memory, that of answers included.
+    pub(crate) bytes: usize,
+    pub(crate) frames: u64,
+    /// How often anybody of its shard has paused so far.
+    pub(crate) pauses: u64,
+}
+
 impl Model {
     /// What is owed to a session takes so many bytes now.
-    pub(crate) fn backlog(&mut self, number: u64, bytes: usize, now: Timestamp) {
+    ///
+    /// Answers that wait take memory too, and are no reason to pause: where there are some, what
+    /// the shard `has_paused` decides, within its bound.
+    pub(crate) fn backlog(&mut self, number: u64, backlog: Backlog, now: Timestamp) {
         if self.ledger.policy(number) != SlowConsumer::Pause {
             return;
         }
         let bytes_max = self.config.listener.outbound_max;
         let session = self.session(number);
-        let shard = session.shard;
-        if bytes >= bytes_max && session.pausing_since.is_none() && session.is_open() {
+        let (shard, answers_max) = (session.shard, session.answer_memory());
+        let is_full = backlog.bytes >= bytes_max;
+        let pauses = match session.has_answers() {
+            true => backlog.pauses > self.expected[shard].pauses,
+            false => is_full,
+        };
+        let session = self.session(number);
+        if pauses && session.pausing_since.is_none() && session.is_open() {
+            assert!(
+                is_full,
+                "session {number} pauses over {} bytes",
+                backlog.bytes
+            );
             session.pausing_since = Some(now);
             self.expected[shard].pauses += 1;
-        } else if bytes == 0 && session.pausing_since.take().is_some() {
+        } else if backlog.frames == 0 && session.pausing_since.take().is_some() {
             self.released(shard, number);
+        } else if session.is_open() && session.pausing_since.is_none() {
+            let is_over = backlog.bytes >= bytes_max + answers_max;
+            assert!(!is_over, "session {number} does not pause");
         }
     }
 
@@ -33,7 +60,7 @@ impl Model {
         }
         let here = self.of_shard(shard).filter(|(number, session)| {
             let is_pausing = session.pausing_since.is_some();
-            *number != publisher && is_pausing && session.topics.contains(topic)
+            *number != publisher && is_pausing && session.wants(topic)
         });
         let mut consumers: Vec<_> = here.map(|(number, _)| number).collect();
         if is_forwarded && let Some(elsewhere) = self.holds[shard].get(topic) {
@@ -44,9 +71,8 @@ impl Model {
 
     /// Shard `to` is told that whoever publishes what `is_it` names waits for a consumer.
     pub(crate) fn hold(&mut self, to: usize, consumer: u64, is_it: impl Fn(&str) -> bool) {
-        let topics = self.all_topics.get(&consumer).into_iter().flatten();
-        let topic = topics.map(String::as_str).find(|topic| is_it(topic));
-        let topic = topic.expect("it was subscribed to what it holds publishers of");
+        let topic = self.forwarded.iter().find(|topic| is_it(topic));
+        let topic = topic.expect("it holds publishers of what came to it");
         let holds = self.holds[to].entry(topic.to_owned()).or_default();
         assert!(holds.insert(consumer), "a shard is told once");
     }
@@ -67,10 +93,13 @@ impl Model {
     pub(crate) fn check_held(&self, number: u64, is_stopped: bool, is_handed_over: bool) {
         let session = &self.sessions[&number];
         let waits = !session.waits_for.is_empty();
+        // Its pong, and the end of last values, comes when other shards have answered.
+        let may_wait = !is_handed_over || session.may_await();
         assert!(
-            is_stopped == waits || is_stopped && !is_handed_over,
-            "session {number} is stopped: {is_stopped}; it waits for {:?}",
-            session.waits_for
+            is_stopped == waits || is_stopped && may_wait,
+            "session {number} is stopped: {is_stopped}; it waits for {:?}; {:?}",
+            session.waits_for,
+            session
         );
     }
 

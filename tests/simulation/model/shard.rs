@@ -11,6 +11,13 @@ use hvlp::shard::Closed;
 use crate::account::is_lossless;
 use crate::model::{Ending, Model, Moment, Session};
 
+/// What is owed to a session at the end of a turn, answers included in the bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owing {
+    pub(crate) frames: u64,
+    pub(crate) bytes: usize,
+}
+
 /// As much as a backlog takes at least.
 const CHUNK_LEN_MIN: usize = 4 * 1024;
 
@@ -19,17 +26,22 @@ impl Model {
     pub(crate) fn taken(&mut self, number: u64, bytes: &[u8]) {
         let shard = self.sessions[&number].shard;
         self.expected[shard].bytes_out += bytes.len() as u64;
-        self.ledger.taken(number, shard, bytes);
+        for answer in self.ledger.taken(number, shard, bytes) {
+            self.hear(number, &answer);
+        }
+        let cut_len = self.ledger.cut_answer_len(number);
+        self.cut_answer(number, cut_len);
     }
 
     /// The end of the stream was read.
     pub(crate) fn ended(&mut self, number: u64) {
         let session = self.session(number);
-        session.end(match (session.is_broken, session.input.is_empty()) {
+        let reason = match (session.is_broken, session.input.is_empty()) {
             (true, _) => CloseReason::Reset,
             (false, true) => CloseReason::Eof,
             (false, false) => CloseReason::EofMidFrame,
-        });
+        };
+        self.end(number, reason);
     }
 
     /// The socket has failed.
@@ -61,11 +73,16 @@ impl Model {
         }
     }
 
-    /// The session was closed in a receive: perhaps because what it sent behind a CONNECT that
-    /// waits for its answer was more than all such sessions may hold.
+    /// The session was closed in a receive: perhaps because what it sent behind a CONNECT, ping or
+    /// SUBSCRIBE that waits was more than all such sessions may hold.
     pub(crate) fn not_held(&mut self, number: u64) {
         let session = &self.sessions[&number];
-        if !session.is_open() || session.state != SessionState::Verifying {
+        let reason = match session.state {
+            SessionState::Verifying => CloseReason::LimitConnect,
+            _ => CloseReason::NoMemory,
+        };
+        let is_held = reason == CloseReason::LimitConnect || session.may_await();
+        if !session.is_open() || !is_held {
             return;
         }
         let others = self
@@ -77,8 +94,11 @@ impl Model {
             "session {number}: there was room for what it sent"
         );
         let session = self.session(number);
-        session.end(CloseReason::LimitConnect);
         session.is_held = false;
+        if session.state == SessionState::Verifying {
+            session.state = SessionState::WaitConnect;
+        }
+        self.end(number, reason);
     }
 
     /// Whether a shard has, or has had, sessions whose deliveries are dropped while they live.
@@ -100,6 +120,10 @@ impl Model {
         let timeout = self.config.listener.frame_timeout;
         let draining = &self.draining;
         let session = self.sessions.get_mut(&number).expect("it was opened");
+        session.is_stopped = is;
+        if was && !is {
+            session.heard(now);
+        }
         if is {
             session.frame_due = None;
         } else if was && !session.input.is_empty() && !session.is_held && !draining[session.shard] {
@@ -108,18 +132,21 @@ impl Model {
     }
 
     /// All that can be written in this turn was; `taken`: bytes that the socket has taken in it.
-    pub(crate) fn owing(&mut self, number: u64, is_owed: bool, taken: usize, now: Timestamp) {
+    pub(crate) fn owing(&mut self, number: u64, owed: Owing, taken: usize, now: Timestamp) {
         let pauses = self.ledger.policy(number) == SlowConsumer::Pause;
         let session = self.session(number);
-        if !is_owed || pauses {
+        let waits = match pauses {
+            // Its pause has an end of its own: of what else waits, answers alone count.
+            true => session.has_answers(),
+            false => owed.frames > 0 || owed.bytes > 0,
+        };
+        if !waits {
             session.stalled_since = None;
-        }
-        if !is_owed {
-            self.ledger.paid(number);
-        } else if pauses {
-            // Its pause has an end of its own, and nothing else counts.
         } else if taken > 0 || session.stalled_since.is_none() {
             session.stalled_since = Some(now);
+        }
+        if owed.frames == 0 {
+            self.ledger.paid(number);
         }
     }
 
@@ -131,31 +158,45 @@ impl Model {
         }
         // A backlog takes at least one chunk, and at most twice its bytes and that; one of the
         // newest of each topic has two generations.
-        let memory = |number| match self.ledger.strain(number) {
-            0 => 0,
-            len => 4 * len + 2 * CHUNK_LEN_MIN + 2_000,
+        let memory = |number, session: &Session| {
+            session.answer_memory()
+                + match self.ledger.strain(number) {
+                    0 => 0,
+                    len => 4 * len + 2 * CHUNK_LEN_MIN + 2_000,
+                }
         };
         let untold = self
             .of_shard(session.shard)
             .filter(|(_, other)| !other.is_told);
-        let strain = untold.map(|(number, _)| memory(number)).sum();
+        let strain = untold.map(|(number, it)| memory(number, it)).sum();
+        let overdue = self.overdue(session, now);
+        let is_deaf = moment == Moment::Expire && self.is_deaf(session, now);
         let session = self.session(number);
+        session.is_deaf = is_deaf;
         session.strain = strain;
-        session.ending = Some(Ending::Seen(moment, now));
+        session.ending = Some(match (moment, overdue) {
+            (Moment::Expire, Some(reason)) => Ending::Known(reason),
+            _ => Ending::Seen(moment),
+        });
+        self.take_leave(number);
     }
 
     fn overdue(&self, session: &Session, now: Timestamp) -> Option<CloseReason> {
         let is_over = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         let timeout = self.config.listener.progress_timeout;
         let pause_max = self.config.listener.pause_max;
+        let is_read = !session.is_stopped && !self.draining[session.shard];
+        let is_pause = self.ledger.policy(session.number) == SlowConsumer::Pause;
         if is_over(session.connect_due) {
             Some(CloseReason::ConnectTimeout)
         } else if is_over(session.frame_due) {
             Some(CloseReason::FrameTimeout)
-        } else if is_over(session.stalled_since.map(|since| since + timeout)) {
+        } else if !is_pause && is_over(session.stalled_since.map(|since| since + timeout)) {
             Some(CloseReason::SlowConsumerStalled)
         } else if is_over(session.pausing_since.map(|since| since + pause_max)) {
             Some(CloseReason::SlowConsumerPaused)
+        } else if is_over(session.keepalive_due(!is_read)) {
+            Some(CloseReason::Keepalive)
         } else {
             None
         }
@@ -170,7 +211,7 @@ impl Model {
             let overdue = self.overdue(session, now);
             assert_eq!(
                 overdue, None,
-                "session {number} should have been closed by {now:?}"
+                "session {number} should have been closed by {now:?}: {session:?}"
             );
         }
     }
@@ -204,12 +245,11 @@ impl Model {
             && (is_late || loses || closed.dropped == 0);
         let is_just = match session.ending {
             None => false,
+            _ if session.is_deaf && closed.reason == CloseReason::SlowConsumerStalled => true,
             Some(Ending::Known(reason)) => closed.reason == reason,
-            Some(Ending::Seen(Moment::Flush, _)) => is_drained || self.is_slow(session, closed),
-            Some(Ending::Seen(Moment::Expire, seen)) => {
-                self.overdue(session, seen) == Some(closed.reason)
-            }
-            Some(Ending::Seen(Moment::Drain, _)) => is_drained,
+            Some(Ending::Seen(Moment::Flush)) => is_drained || self.is_slow(session, closed),
+            Some(Ending::Seen(Moment::Expire)) => false,
+            Some(Ending::Seen(Moment::Drain)) => is_drained,
         };
         assert!(
             is_just,
@@ -222,6 +262,7 @@ impl Model {
             false => drop_reason(closed.reason),
         };
         let policy = self.ledger.policy(number);
+        self.check_last_words(number, closed);
         self.ledger.closed(number, closed.dropped);
         let expected = &mut self.expected[shard];
         match is_lossless(policy) {
@@ -236,6 +277,7 @@ impl Model {
         session.pausing_since = None;
         session.waits_for.clear();
         session.topics.clear();
+        session.filters.clear();
         self.released(shard, number);
     }
 
@@ -252,7 +294,18 @@ impl Model {
             }
             _ => false,
         };
-        closed.dropped > 0 && is_full
+        let is_unheard =
+            closed.reason == CloseReason::SlowConsumerBytes && self.is_unheard(session);
+        let has_answers = session.answer_memory() > 0;
+        (closed.dropped > 0 || has_answers) && is_full || is_unheard
+    }
+
+    /// Answers wait for a session that holds its publishers: when they were first offered is the
+    /// shard's business, not before that a byte was taken last.
+    fn is_deaf(&self, session: &Session, now: Timestamp) -> bool {
+        let timeout = self.config.listener.progress_timeout;
+        let due = session.stalled_since.map(|since| since + timeout);
+        session.has_answers() && due.is_some_and(|due| due <= now)
     }
 
     /// The connection of a session that has ended was closed: its slot is free.
@@ -280,6 +333,7 @@ const fn drop_reason(reason: CloseReason) -> DropReason {
         CloseReason::SlowConsumerBytes
         | CloseReason::SlowConsumerStalled
         | CloseReason::SlowConsumerPaused => DropReason::SlowClose,
+        CloseReason::NoMemory => DropReason::NoMemory,
         CloseReason::SlowConsumerEvicted => DropReason::Evicted,
         CloseReason::Shutdown => DropReason::Drain,
         _ => DropReason::SessionGone,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hvlp::deadline::Timestamp;
 use hvlp::session::{CloseReason, SessionKey};
-use hvlp::shard::Closed;
+use hvlp::shard::{Closed, Parting};
 
 use crate::faults::Mark;
-use crate::model::Moment;
+use crate::model::{Moment, Owing};
 use crate::outside::Outside;
 use crate::reactor::{RETIRED_MAX, Reactor};
 
@@ -21,17 +21,20 @@ impl Reactor {
     pub(super) fn expire(&mut self, outside: &mut Outside) {
         let owing: Vec<_> = self.shard.sessions().collect();
         for (key, info) in owing {
-            // Nobody knows yet whether its socket takes what it is owed.
+            // Nobody knows yet whether its socket takes what it is owed. It has taken all before.
             if self.offered.iter().any(|(offered, _)| *offered == key) {
+                outside.model.session(info.number).stalled_since = None;
                 continue;
             }
             let taken = self
                 .connections
                 .get_mut(&key)
                 .map_or(0, |it| std::mem::take(&mut it.taken));
-            outside
-                .model
-                .owing(info.number, info.owed > 0, taken, outside.now);
+            let owing = Owing {
+                frames: info.owed,
+                bytes: info.backlog_bytes,
+            };
+            outside.model.owing(info.number, owing, taken, outside.now);
         }
         self.shard.expire(outside.now);
         self.observe(outside, Moment::Expire);
@@ -55,6 +58,8 @@ impl Reactor {
             };
             self.check_reason(outside, closed.key, closed.reason);
             outside.model.closed(&closed, outside.now, self.stopping);
+            let hears = outside.model.hears_reason(closed.number, closed.reason);
+            outside.faults.mark(Mark::LastWords, hears);
             self.end_connection(outside, &closed);
         }
         let is_over = |(due, _): &(Timestamp, SessionKey)| *due <= outside.now;
@@ -79,18 +84,17 @@ impl Reactor {
 
     fn end_connection(&mut self, outside: &mut Outside, closed: &Closed) {
         let key = closed.key;
-        let is_farewell = matches!(
-            closed.reason,
-            CloseReason::ClientDisconnect | CloseReason::Shutdown
-        );
-        let Some(connection) = self.connections.get_mut(&key).filter(|_| is_farewell) else {
+        let lingers = closed.parting == Parting::Lingering;
+        let Some(connection) = self.connections.get_mut(&key).filter(|_| lingers) else {
             return self.close_connection(outside, key);
         };
         connection.is_lingering = true;
         let peer = connection.peer;
         let wait = match outside.receive(peer, usize::MAX) {
             Ok(bytes) if !bytes.is_empty() => LINGER,
-            Err(std::io::ErrorKind::WouldBlock) if closed.reason == CloseReason::Shutdown => {
+            Err(std::io::ErrorKind::WouldBlock)
+                if closed.reason != CloseReason::ClientDisconnect =>
+            {
                 FAREWELL
             }
             _ => return self.close_connection(outside, key),

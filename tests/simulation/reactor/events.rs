@@ -8,6 +8,7 @@ use hvlp::session::{Peer, SessionKey};
 use hvlp::shard::Gone;
 
 use crate::faults::{Fault, Mark};
+use crate::model::Moment;
 use crate::network::Readiness;
 use crate::outside::Outside;
 use crate::reactor::{Command, Connection, Reactor};
@@ -20,7 +21,7 @@ enum Event {
 
 impl Reactor {
     pub(super) fn read(&mut self, outside: &mut Outside) {
-        self.shard.begin_turn();
+        self.begin_turn(outside);
         self.take_events(outside);
         self.resume();
         self.accept(outside);
@@ -31,6 +32,22 @@ impl Reactor {
         outside
             .faults
             .mark(Mark::Spilling, self.shard.is_spilling());
+    }
+
+    /// The shard goes on with the last turn's work, and gives last values to those who wait for
+    /// some.
+    fn begin_turn(&mut self, outside: &mut Outside) {
+        let before = self.backlogs();
+        self.shard.begin_turn(outside.now);
+        self.note_evicted(outside, &before);
+        let keys: Vec<_> = self.connections.keys().copied().collect();
+        for key in keys {
+            self.note_backlog(outside, key);
+            let number = self.connections[&key].number;
+            let replays = outside.model.sessions[&number].is_replaying();
+            outside.faults.mark(Mark::Replaying, replays);
+        }
+        self.observe(outside, Moment::Flush);
     }
 
     fn take_events(&mut self, outside: &mut Outside) {
@@ -135,7 +152,7 @@ impl Reactor {
                 Command::Pause(told) => self.apply_pause(outside, told),
                 Command::Resolve(number, verdict) => {
                     let resolution = self.resolutions.try_recv();
-                    outside.model.resolved(number, verdict);
+                    outside.model.resolved(number, verdict, outside.now);
                     self.shard.resolve(resolution.expect("one for each answer"));
                 }
             }

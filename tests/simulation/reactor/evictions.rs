@@ -17,6 +17,9 @@ pub(super) struct Backlogs {
     total: usize,
 }
 
+/// What may be left of a session that is evicted: its last words, and a frame that has begun.
+const LAST_WORDS_LEN_MAX: usize = 5_000;
+
 impl Reactor {
     pub(super) fn backlogs(&self) -> Backlogs {
         let sessions = self.shard.sessions();
@@ -59,11 +62,29 @@ impl Reactor {
         if is_known && outside.model.ledger.policy(number) != SlowConsumer::Conflate {
             let total = after.total + gone.values().sum::<usize>();
             assert!(total > total_max, "{total} bytes are within the bound");
-            assert!(rest + smallest > enough, "more are evicted than it takes");
+            // The last words of those who go take a little too, as long as they are not written.
+            let words = gone.len() * LAST_WORDS_LEN_MAX;
+            assert!(
+                rest + smallest + words > enough,
+                "more are evicted than it takes"
+            );
         }
         outside.faults.mark(Mark::Evicted, true);
         outside.faults.mark(Mark::EvictedTwo, gone.len() > 1);
         self.evicted.extend(gone.keys().map(|key| (*key, rest)));
+    }
+
+    /// Last values have made several backlogs grow: whoever is closing now was evicted for one of
+    /// them, or could be owed no more.
+    pub(super) fn note_evicted(&mut self, outside: &Outside, before: &Backlogs) {
+        let after = self.backlogs();
+        let enough = outside.config.limits.outbound_total_max / 10 * 9;
+        let rest = after.open.values().sum::<usize>().min(enough);
+        let gone = before
+            .open
+            .keys()
+            .filter(|key| !after.open.contains_key(key));
+        self.evicted.extend(gone.map(|key| (*key, rest)));
     }
 
     /// A session was evicted when that left nine tenths of the bound at most.

@@ -6,6 +6,7 @@ use hvlp::session::SessionKey;
 use hvlp::shard::PauseChange;
 
 use crate::faults::Mark;
+use crate::model::Backlog;
 use crate::outside::Outside;
 use crate::reactor::Reactor;
 
@@ -52,8 +53,12 @@ impl Reactor {
     pub(super) fn note_backlog(&self, outside: &mut Outside, key: SessionKey) {
         let mut sessions = self.shard.sessions();
         if let Some((_, info)) = sessions.find(|(open, _)| *open == key) {
-            let (number, bytes) = (info.number, info.backlog_bytes);
-            outside.model.backlog(number, bytes, outside.now);
+            let backlog = Backlog {
+                bytes: info.backlog_bytes,
+                frames: info.owed,
+                pauses: self.shard.counters().pauses,
+            };
+            outside.model.backlog(info.number, backlog, outside.now);
         }
     }
 
@@ -77,6 +82,8 @@ impl Reactor {
             let (here, elsewhere) = outside.model.waits(number);
             outside.faults.mark(Mark::HeldHere, here > 0);
             outside.faults.mark(Mark::HeldElsewhere, elsewhere > 0);
+            let pings = is_stopped && outside.model.sessions[&number].may_await_pong();
+            outside.faults.mark(Mark::PingAwaited, pings);
             outside.faults.mark(Mark::HeldTwice, here + elsewhere > 1);
         }
     }

@@ -121,6 +121,7 @@ impl Reactor {
         let number = self.connections[&key].number;
         let now = outside.now;
         outside.model.check_read(number);
+        outside.model.read(number, now);
         let had_begun = !was_held && !self.shard.remainder(key).is_empty();
         let mut bytes = self.arena.bytes(piece).to_vec();
         let mut rest = self.shard.receive(now, key, &mut self.arena, piece);

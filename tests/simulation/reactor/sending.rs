@@ -109,6 +109,7 @@ impl Reactor {
                 .collect(),
             Outgoing::Ahead(bytes) => {
                 is_alone = true;
+                outside.faults.mark(Mark::WentAhead, true);
                 vec![bytes.to_vec()]
             }
             Outgoing::Backlog(chunks) => {
@@ -123,6 +124,8 @@ impl Reactor {
         // What this turn brought may have gone behind a backlog.
         self.check_evicted(outside, key, &before);
         self.note_backlog(outside, key);
+        // Its last words may be in this offer.
+        self.observe(outside, Moment::Flush);
         (offer, is_alone)
     }
 
