@@ -113,6 +113,6 @@ impl Node {
         self.shard.end_flush();
         self.shard.hand_over(Timestamp::default());
         self.shard.end_turn(&mut self.arena);
-        self.shard.begin_turn();
+        self.shard.begin_turn(Timestamp::default());
     }
 }

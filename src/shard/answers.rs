@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::deadline::Timestamp;
 use crate::handler::SessionHandler;
 use crate::metrics::DropReason;
-use crate::outbound::SlowConsumer;
 use crate::packet::{Answer, Extensions, Reason, Status};
 use crate::session::{Ahead, CloseReason, Session, SessionKey, SessionState};
 use crate::shard::Shard;
@@ -118,8 +117,8 @@ impl<H: SessionHandler> Shard<H> {
         if session.closing.is_some() {
             return;
         }
-        let pauses = self.bounds[listener.index()].policy == SlowConsumer::Pause;
-        let waits = session.has_answers() || !pauses && session.owed_bytes() > 0;
+        let has_backlog = session.outbound.backlog.is_some();
+        let waits = session.has_answers() || has_backlog && self.watches_progress(key);
         if taken > 0 || !waits {
             self.deadlines.progress.disarm(key.slot());
         }

@@ -262,8 +262,11 @@ impl<H: SessionHandler> Shard<H> {
         if is_empty {
             self.deadlines.progress.disarm(key.slot());
             self.end_pause(now, key);
-        } else if taken > 0 && self.watches_progress(key) {
-            self.deadlines.progress.rearm(key.slot(), listener, now);
+        } else if taken > 0 {
+            match self.watches_progress(key) {
+                true => self.deadlines.progress.rearm(key.slot(), listener, now),
+                false => self.deadlines.progress.disarm(key.slot()),
+            }
         }
         if !is_empty && !is_blocked {
             self.again.push(key);
@@ -318,7 +321,7 @@ impl<H: SessionHandler> Shard<H> {
 
     /// Whether a session is closed when its socket takes nothing for a while. Under `pause`, which
     /// has its own end, only for last values: they hold nobody.
-    fn watches_progress(&self, key: SessionKey) -> bool {
+    pub(super) fn watches_progress(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| {
             let policy = self.bounds[session.listener.index()].policy;

@@ -394,7 +394,12 @@ impl<H: SessionHandler> Shard<H> {
             return;
         };
         session.replaying = false;
-        if !session.is_stopped() {
+        let (is_stopped, has_answers) = (session.is_stopped(), session.has_answers());
+        if !has_answers && !self.watches_progress(key) {
+            // What is left of the values waits as messages do.
+            self.deadlines.progress.disarm(key.slot());
+        }
+        if !is_stopped {
             self.read_again(now, key);
         }
     }
