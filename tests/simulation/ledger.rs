@@ -144,16 +144,16 @@ impl Ledger {
         self.account(number).begin_replay(values);
     }
 
-    /// A session is read again, so it has got them, and what they stand for has been taken from
-    /// all other shards.
-    pub(crate) fn end_replay(&mut self, number: u64, shard: usize, since: u64) {
+    /// A session is read again, so it has got them, all if that `is_whole`, and what they stand for
+    /// has been taken from all other shards.
+    pub(crate) fn end_replay(&mut self, number: u64, shard: usize, since: u64, is_whole: bool) {
         for from in (0..self.shards).filter(|from| *from != shard) {
             let is_before = |it: &Crossing| it.publication.order <= since;
             self.settle(from, shard, is_before);
         }
         let values = &self.values;
         let account = self.accounts.get_mut(&number).expect("it was opened");
-        account.end_replay(|value| values.holds(&value.topic, value.order));
+        account.end_replay(|value| is_whole && values.holds(&value.topic, value.order));
     }
 
     pub(crate) fn owe(&mut self, number: u64, publication: &Publication) {

@@ -69,7 +69,9 @@ impl Model {
         };
         let since = fresh.since;
         if std::mem::take(&mut fresh.is_under_way) && !is_broken {
-            self.ledger.end_replay(number, shard, since);
+            // A shard that stops gives no more of them.
+            let is_whole = !self.draining[shard];
+            self.ledger.end_replay(number, shard, since, is_whole);
         }
     }
 }

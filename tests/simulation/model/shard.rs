@@ -243,9 +243,14 @@ impl Model {
         let is_drained = stopping.is_some()
             && closed.reason == CloseReason::Shutdown
             && (is_late || loses || closed.dropped == 0);
+        // Last values hold nobody: who does not read them is given no longer than without a pause.
+        let is_slow_for_values = session.is_replaying()
+            && self.ledger.policy(number) == SlowConsumer::Pause
+            && closed.reason == CloseReason::SlowConsumerStalled;
         let is_just = match session.ending {
             None => false,
             _ if session.is_deaf && closed.reason == CloseReason::SlowConsumerStalled => true,
+            _ if is_slow_for_values => true,
             Some(Ending::Known(reason)) => closed.reason == reason,
             Some(Ending::Seen(Moment::Flush)) => is_drained || self.is_slow(session, closed),
             Some(Ending::Seen(Moment::Expire)) => false,
