@@ -43,7 +43,7 @@ impl<H: SessionHandler> Shard<H> {
         };
         let awaited = std::mem::take(&mut extended.awaited);
         extended.awaited = awaited & !(1 << from);
-        // Who waited for last values and has ended that before may get a word that it needs no more.
+        // Who has ended a wait for last values early still gets the words that it waited for.
         if awaited == extended.awaited || extended.awaited != 0 {
             return;
         }

@@ -197,7 +197,8 @@ fn e10_where_there_is_no_memory_for_what_a_session_is_owed_it_alone_is_closed() 
     let mut healthy = crate::process::subscriber(&process);
     let mut publisher = Peer::connect(process.address());
     process.limit_address_space(16 * MIB as u64);
-    // Few enough for the healthy one's socket, which is owed nothing in between: it needs no memory.
+    // Few enough for the socket of the healthy one, which is owed nothing in between and needs no
+    // memory then.
     let frames = wire::publish("a", [7; 253]).repeat(400);
     let is_closed = || process.count_lines("reason=no_memory") > 0;
     // More than it may take, several times over.
