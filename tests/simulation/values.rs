@@ -1,4 +1,4 @@
-//! Last values: of each topic under some prefixes the newest message, kept for who subscribes later.
+//! Last values: of each topic under some prefixes the newest message, for who subscribes later.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
