@@ -21,7 +21,7 @@ impl<H: SessionHandler> Shard<H> {
         let mut shards = extended.awaited;
         if shards == 0 {
             self.pong(key);
-            return Next::Go;
+            return self.next(key);
         }
         while shards != 0 {
             let to = shards.trailing_zeros() as usize;
@@ -43,7 +43,7 @@ impl<H: SessionHandler> Shard<H> {
         };
         let awaited = std::mem::take(&mut extended.awaited);
         extended.awaited = awaited & !(1 << from);
-        // Who has ended its wait for last values may get a word that it needs no more.
+        // Who has ended a wait for last values early still gets the words that it waited for.
         if awaited == extended.awaited || extended.awaited != 0 {
             return;
         }

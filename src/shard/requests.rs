@@ -242,6 +242,7 @@ impl<H: SessionHandler> Shard<H> {
                 let mut statuses = Statuses::none();
                 topics.for_each(|_| statuses.push(Status::NotAuthorised));
                 self.answer_list(key, packet.id(), statuses.as_bytes());
+                return self.next(key);
             }
             _ => {}
         }
@@ -288,7 +289,7 @@ impl<H: SessionHandler> Shard<H> {
                 .get_or_insert_default()
                 .charge(now, budget, window)
         {
-            return Next::Go;
+            return self.next(key);
         }
         self.close(key, CloseReason::ProtocolErrorBudget);
         Next::Stop
