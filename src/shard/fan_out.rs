@@ -123,6 +123,7 @@ impl<H: SessionHandler> Shard<H> {
         let filters = filters.map(|&filter| self.wildcards.route_at(filter).subscribers());
         // In the order in which they come here.
         let mut left_out = self.left_out.iter().peekable();
+        let takes_all = self.left_out.is_empty();
         for &key in holders.into_iter().chain(filters).flatten() {
             // Only who may use wildcards can be among them twice.
             let extended = self.sessions.get_mut(key);
@@ -130,7 +131,7 @@ impl<H: SessionHandler> Shard<H> {
             let is_first = extended.is_none_or(|extended| {
                 std::mem::replace(&mut extended.marked, self.marked) != self.marked
             });
-            if is_first && left_out.next_if_eq(&&key).is_none() {
+            if is_first && (takes_all || left_out.next_if_eq(&&key).is_none()) {
                 listeners.push(key);
             }
         }
