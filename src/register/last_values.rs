@@ -57,8 +57,6 @@ const PARTS: usize = 64;
 /// What a value takes beside its frame: its entry and that in the table by name, which may have
 /// just doubled, and what the allocator adds.
 const VALUE_OVERHEAD: usize = 96;
-/// So many values are looked at before whoever wants a part's lock has a chance.
-const SCAN_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
 struct Part {
@@ -249,7 +247,8 @@ impl LastValues {
     }
 
     /// Shows the next `count` values from `cursor` on, those with numbers above `since` left out,
-    /// by hash, topic and frame. Whatever changes meanwhile, those that stay are shown once.
+    /// by hash, topic and frame. Whatever changes between two looks, those that stay are shown
+    /// once. A part is locked while so many of it are shown.
     pub fn scan(
         &self,
         cursor: &mut Cursor,
@@ -263,9 +262,8 @@ impl LastValues {
         {
             let values = part.lock();
             let places = values.places.iter().skip(cursor.place);
-            let at_once = left.min(SCAN_AT_ONCE);
             let mut seen = 0;
-            for value in places.take(at_once) {
+            for value in places.take(left) {
                 seen += 1;
                 if let Some(value) = value
                     && value.number <= since

@@ -436,5 +436,5 @@ impl<H: SessionHandler> Shard<H> {
     }
 }
 
-/// Values that are held against filters in one go.
+/// Values that are held against filters in one go, while whoever publishes to them waits.
 const LOOKED_AT_ONCE: usize = 256;
